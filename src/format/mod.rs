@@ -1,0 +1,2 @@
+//! Floor 1: bytes. Layouts of everything on disk, and of the file id. Pure: no IO, no clock, no actor.
+pub mod ids;
