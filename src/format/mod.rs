@@ -1,2 +1,4 @@
 //! Floor 1: bytes. Layouts of everything on disk, and of the file id. Pure: no IO, no clock, no actor.
+pub mod bytes;
+pub mod crc;
 pub mod ids;
