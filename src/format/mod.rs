@@ -1,4 +1,5 @@
 //! Floor 1: bytes. Layouts of everything on disk, and of the file id. Pure: no IO, no clock, no actor.
 pub mod bytes;
 pub mod crc;
+pub mod file_id;
 pub mod ids;
