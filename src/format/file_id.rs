@@ -51,7 +51,7 @@ pub const EXT_LEN_MAX: usize = 16;
 const _: () = {
     assert!(1 + 1 + 2 + 1 + 4 + 8 + 4 + 4 + 4 + 4 + 8 == CHECKED_LEN);
     // No bits are left over, so there is one text per value without further rules.
-    assert!(OBJECT_ID_LEN % 3 == 0 && OBJECT_ID_LEN / 3 * 4 == OBJECT_ID_TEXT_LEN);
+    assert!(OBJECT_ID_LEN.is_multiple_of(3) && OBJECT_ID_LEN / 3 * 4 == OBJECT_ID_TEXT_LEN);
     // The bound that users size their database columns by.
     assert!(OBJECT_ID_TEXT_LEN + 1 + EXT_LEN_MAX <= 96);
 };
@@ -185,7 +185,7 @@ impl ObjectId {
     /// # Errors
     /// Another version, a wrong check, or values that no id has.
     pub fn decode(bytes: &[u8; OBJECT_ID_LEN]) -> Result<Self, IdError> {
-        Self::decode_checked(bytes, |checked| crc32c(checked))
+        Self::decode_checked(bytes, crc32c)
     }
 
     fn checked_bytes(&self) -> [u8; CHECKED_LEN] {
