@@ -1,0 +1,331 @@
+//! Where things lie on a mount. Every path is built from integers, and read back strictly: a name that we would
+//! not have written ourselves is nobody we know.
+//!
+//! ```text
+//! folio.mount                                                 label
+//! checkpoint                                                  applied coverage, free space
+//! chunks/<machine>/<log id>/<xx>/<number>.chunk               xx: bits 8..16 of the number
+//! singles/<machine>/<log id>/<xx>/<yy>/<sequence>.single      xx, yy: bits 16..24 and 8..16 of the sequence
+//! singles/tmp/<machine>-<log id>-<sequence>.tmp               a large object on its way in
+//! binlog/<log id>-<first sequence>.log                        segments of our own log
+//! synclog/<peer>/<log id>-<first sequence>.log                segments received from a peer
+//! conflicts/<object>-<machine>-<log id>-<sequence>            a losing version, by the position of its edit
+//! ```
+//!
+//! Machines are decimal; log ids and chunk numbers are 8, sequences 16 hexadecimal digits; an object is the 60
+//! characters of its id without names. What is about to be renamed into place has `.tmp` behind its name.
+//! Neighbouring numbers share a folder, so that a small store has few of them.
+
+use super::file_id::{OBJECT_ID_LEN, ObjectId};
+use super::ids::{ChunkfileId, LogId, MachineId, Position, Sequence};
+use data_encoding::BASE64URL_NOPAD;
+use std::fmt;
+
+/// The label.
+pub const LABEL: &str = "folio.mount";
+/// The label on its way in: alone in a folder it counts as nothing.
+pub const LABEL_TMP: &str = "folio.mount.tmp";
+/// The checkpoint.
+pub const CHECKPOINT: &str = "checkpoint";
+/// The checkpoint on its way in.
+pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
+/// State of a running recovery.
+pub const RECOVERY_STATE: &str = "recovery.state";
+/// Folder of the chunkfiles.
+pub const CHUNKS: &str = "chunks";
+/// Folder of the singlefiles.
+pub const SINGLES: &str = "singles";
+/// Folder of large objects on their way in.
+pub const SINGLES_TMP: &str = "singles/tmp";
+/// Folder of our own log.
+pub const BINLOG: &str = "binlog";
+/// Folder of the peers' logs.
+pub const SYNCLOG: &str = "synclog";
+/// Folder of the losing versions.
+pub const CONFLICTS: &str = "conflicts";
+/// What a freshly made file system has in its root.
+pub const LOST_AND_FOUND: &str = "lost+found";
+
+/// A segment of a log, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SegmentName {
+    /// Its log.
+    pub log_id: LogId,
+    /// The sequence that its first record has at least.
+    pub first: Sequence,
+}
+
+/// Every file that a mount may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MountFile {
+    /// See [`LABEL`].
+    Label,
+    /// See [`LABEL_TMP`].
+    LabelTmp,
+    /// See [`CHECKPOINT`].
+    Checkpoint,
+    /// See [`CHECKPOINT_TMP`].
+    CheckpointTmp,
+    /// See [`RECOVERY_STATE`].
+    RecoveryState,
+    /// A chunkfile.
+    Chunk(ChunkfileId),
+    /// A singlefile, by the id of its content.
+    Single(Position),
+    /// The same on its way in.
+    SingleTmp(Position),
+    /// A segment of our own log.
+    Binlog(SegmentName),
+    /// A segment of a peer's log.
+    Synclog(MachineId, SegmentName),
+    /// A losing version: object, position of its edit.
+    Conflict(ObjectId, Position),
+}
+
+impl MountFile {
+    /// Path below the mount's root.
+    #[must_use]
+    pub fn path(&self) -> String {
+        self.to_string()
+    }
+
+    /// The file at this path, if it is one that we would have written.
+    #[must_use]
+    pub fn parse(path: &str) -> Option<Self> {
+        let file = Self::guess(path)?;
+        // One text per file: leading zeros, other case or another folder are refused by writing it again.
+        (file.to_string() == path).then_some(file)
+    }
+
+    fn guess(path: &str) -> Option<Self> {
+        let parts: Vec<&str> = path.splitn(7, '/').collect();
+        match parts.as_slice() {
+            [name] => Self::guess_top(name),
+            [CHUNKS, machine, log_id, _, name] => Some(Self::Chunk(ChunkfileId {
+                machine: machine.parse().ok()?,
+                log_id: hex32(log_id)?,
+                chunk: hex32(name.strip_suffix(".chunk")?)?,
+            })),
+            [SINGLES, "tmp", name] => position(name.strip_suffix(".tmp")?).map(Self::SingleTmp),
+            [SINGLES, machine, log_id, _, _, name] => Some(Self::Single(Position {
+                machine: machine.parse().ok()?,
+                log_id: hex32(log_id)?,
+                sequence: hex64(name.strip_suffix(".single")?)?,
+            })),
+            [BINLOG, name] => segment(name).map(Self::Binlog),
+            [SYNCLOG, peer, name] => Some(Self::Synclog(peer.parse().ok()?, segment(name)?)),
+            [CONFLICTS, name] => {
+                let (object, edit) = name.split_at_checked(60)?;
+                let bytes = BASE64URL_NOPAD.decode(object.as_bytes()).ok()?;
+                let bytes: [u8; OBJECT_ID_LEN] = bytes.try_into().ok()?;
+                let object = ObjectId::decode(&bytes).ok()?;
+                Some(Self::Conflict(object, position(edit.strip_prefix('-')?)?))
+            }
+            _ => None,
+        }
+    }
+
+    fn guess_top(name: &str) -> Option<Self> {
+        match name {
+            LABEL => Some(Self::Label),
+            LABEL_TMP => Some(Self::LabelTmp),
+            CHECKPOINT => Some(Self::Checkpoint),
+            CHECKPOINT_TMP => Some(Self::CheckpointTmp),
+            RECOVERY_STATE => Some(Self::RecoveryState),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for MountFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Label => f.write_str(LABEL),
+            Self::LabelTmp => f.write_str(LABEL_TMP),
+            Self::Checkpoint => f.write_str(CHECKPOINT),
+            Self::CheckpointTmp => f.write_str(CHECKPOINT_TMP),
+            Self::RecoveryState => f.write_str(RECOVERY_STATE),
+            Self::Chunk(id) => {
+                let (m, l, n) = (id.machine, id.log_id, id.chunk);
+                write!(f, "{CHUNKS}/{m}/{l:08x}/{:02x}/{n:08x}.chunk", (n >> 8) & 0xff)
+            }
+            Self::Single(c) => {
+                let (m, l, s) = (c.machine, c.log_id, c.sequence);
+                let (xx, yy) = ((s >> 16) & 0xff, (s >> 8) & 0xff);
+                write!(f, "{SINGLES}/{m}/{l:08x}/{xx:02x}/{yy:02x}/{s:016x}.single")
+            }
+            Self::SingleTmp(c) => {
+                write!(f, "{SINGLES_TMP}/{}-{:08x}-{:016x}.tmp", c.machine, c.log_id, c.sequence)
+            }
+            Self::Binlog(s) => write!(f, "{BINLOG}/{:08x}-{:016x}.log", s.log_id, s.first),
+            Self::Synclog(peer, s) => {
+                write!(f, "{SYNCLOG}/{peer}/{:08x}-{:016x}.log", s.log_id, s.first)
+            }
+            Self::Conflict(object, e) => {
+                let object = BASE64URL_NOPAD.encode(&object.encode());
+                let (m, l, s) = (e.machine, e.log_id, e.sequence);
+                write!(f, "{CONFLICTS}/{object}-{m}-{l:08x}-{s:016x}")
+            }
+        }
+    }
+}
+
+/// Path of a chunkfile.
+#[must_use]
+pub fn chunk(id: ChunkfileId) -> String {
+    MountFile::Chunk(id).path()
+}
+
+/// Path of a singlefile, by the id of its content.
+#[must_use]
+pub fn single(content: Position) -> String {
+    MountFile::Single(content).path()
+}
+
+/// Path of a singlefile on its way in.
+#[must_use]
+pub fn single_tmp(content: Position) -> String {
+    MountFile::SingleTmp(content).path()
+}
+
+/// Path of a segment of our own log.
+#[must_use]
+pub fn binlog(log_id: LogId, first: Sequence) -> String {
+    MountFile::Binlog(SegmentName { log_id, first }).path()
+}
+
+/// The folder in which a path lies; `""` is the mount's root.
+#[must_use]
+pub fn folder(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+}
+
+fn hex32(text: &str) -> Option<u32> {
+    (text.len() == 8).then(|| u32::from_str_radix(text, 16).ok())?
+}
+
+fn hex64(text: &str) -> Option<u64> {
+    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok())?
+}
+
+fn position(text: &str) -> Option<Position> {
+    let mut parts = text.splitn(3, '-');
+    Some(Position {
+        machine: parts.next()?.parse().ok()?,
+        log_id: hex32(parts.next()?)?,
+        sequence: hex64(parts.next()?)?,
+    })
+}
+
+fn segment(name: &str) -> Option<SegmentName> {
+    let (log_id, first) = name.strip_suffix(".log")?.split_once('-')?;
+    Some(SegmentName { log_id: hex32(log_id)?, first: hex64(first)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::file_id::ObjectKind;
+    use proptest::prelude::*;
+
+    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 11] {
+        let name = SegmentName { log_id: p.log_id, first: p.sequence };
+        let object = ObjectId {
+            kind: ObjectKind::Chunk,
+            machine: peer,
+            mount: 0,
+            log_id: p.log_id.max(1),
+            sequence: p.sequence.max(1),
+            created_s: n,
+            chunk: n,
+            offset_units: 64,
+            capacity_units: 3,
+            cookie,
+        };
+        [
+            MountFile::Label,
+            MountFile::LabelTmp,
+            MountFile::Checkpoint,
+            MountFile::CheckpointTmp,
+            MountFile::RecoveryState,
+            MountFile::Chunk(ChunkfileId { machine: p.machine, log_id: p.log_id, chunk: n }),
+            MountFile::Single(p),
+            MountFile::SingleTmp(p),
+            MountFile::Binlog(name),
+            MountFile::Synclog(peer, name),
+            MountFile::Conflict(object, p),
+        ]
+    }
+
+    #[test]
+    fn the_paths_are_the_documented_ones() {
+        let p = Position { machine: 7, log_id: 0xabcd, sequence: 0x0001_0000_0012_3456 };
+        let paths: Vec<String> = files(p, 0x1234, 9, 0).iter().map(MountFile::path).collect();
+        assert_eq!(
+            paths[5..10],
+            [
+                "chunks/7/0000abcd/12/00001234.chunk",
+                "singles/7/0000abcd/12/34/0001000000123456.single",
+                "singles/tmp/7-0000abcd-0001000000123456.tmp",
+                "binlog/0000abcd-0001000000123456.log",
+                "synclog/9/0000abcd-0001000000123456.log",
+            ]
+        );
+        assert_eq!(folder(&paths[5]), "chunks/7/0000abcd/12");
+        assert_eq!(folder(LABEL), "");
+    }
+
+    #[test]
+    fn names_that_we_would_not_write_are_nobody() {
+        for path in [
+            "",
+            "/",
+            "folio.mount/",
+            "Folio.mount",
+            "chunks/7/0000abcd/13/00001234.chunk",
+            "chunks/07/0000abcd/12/00001234.chunk",
+            "chunks/+7/0000abcd/12/00001234.chunk",
+            "chunks/7/0000ABCD/12/00001234.chunk",
+            "chunks/7/+000abcd/12/00001234.chunk",
+            "chunks/7/0000abcd/12/1234.chunk",
+            "chunks/7/0000abcd/12/00001234.chunk.tmp",
+            "chunks/../0000abcd/12/00001234.chunk",
+            "chunks//7/0000abcd/12/00001234.chunk",
+            "chunks/65536/0000abcd/12/00001234.chunk",
+            "singles/tmp/7-0000abcd-0001000000123456.tmp.tmp",
+            "binlog/0000abcd-0001000000123456.log~",
+            "binlog/0000abcd-000100000012345g.log",
+            "binlog/a/0000abcd-0001000000123456.log",
+            "conflicts/ääääääääääääääääääääääääääääää-7-0000abcd-0001000000123456",
+        ] {
+            assert_eq!(MountFile::parse(path), None, "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_path_names_one_file(
+            machine: u16, log_id: u32, sequence: u64, n: u32, peer: u16, cookie: u64,
+        ) {
+            for file in files(Position { machine, log_id, sequence }, n, peer, cookie) {
+                let path = file.path();
+                prop_assert_eq!(MountFile::parse(&path), Some(file));
+                for at in 0..path.len() {
+                    let mut other = path.clone();
+                    other.remove(at);
+                    if let Some(found) = MountFile::parse(&other) {
+                        prop_assert_eq!(found.path(), other);
+                        prop_assert_ne!(found, file);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn names_from_anywhere_are_no_danger(path in "\\PC{0,80}|[a-z]{1,9}/[0-9a-f/.-]{0,60}") {
+            if let Some(file) = MountFile::parse(&path) {
+                prop_assert_eq!(file.path(), path);
+            }
+        }
+    }
+}
