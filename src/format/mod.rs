@@ -1,9 +1,13 @@
 //! Floor 1: bytes. Layouts of everything on disk, and of the file id. Pure: no IO, no clock, no actor.
 pub mod bytes;
+pub mod checkpoint;
 pub mod chunkfile;
 pub mod crc;
 pub mod envelope;
 pub mod file_id;
 pub mod ids;
+pub mod log;
 pub mod paths;
+pub mod record;
 pub mod single;
+pub mod slot;

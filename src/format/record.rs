@@ -230,12 +230,7 @@ pub(super) fn put_address(w: &mut Writer<'_>, address: Address) {
 
 /// Reads an address.
 pub(super) fn take_address(r: &mut Reader<'_>) -> Result<Address, Short> {
-    Ok(Address {
-        machine: r.u16()?,
-        log_id: r.u32()?,
-        chunk: r.u32()?,
-        offset_units: r.u32()?,
-    })
+    Ok(Address { machine: r.u16()?, log_id: r.u32()?, chunk: r.u32()?, offset_units: r.u32()? })
 }
 
 #[cfg(test)]

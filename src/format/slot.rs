@@ -224,8 +224,7 @@ impl SlotHeader {
         let mut r = Reader::new(&head[5..]);
         let (role, state, body) = (r.u8()?, r.u8()?, r.u8()?);
         let (mount, _extra) = (r.u8()?, r.u8()?);
-        let creation =
-            Position { machine: r.u16()?, log_id: r.u32()?, sequence: r.u64()? };
+        let creation = Position { machine: r.u16()?, log_id: r.u32()?, sequence: r.u64()? };
         let cookie = r.u64()?;
         let (machine, entries, _) = (r.u16()?, usize::from(r.u8()?), r.u8()?);
         let address =
@@ -430,7 +429,11 @@ mod tests {
     #[test]
     fn header_comes_back_with_any_vector() {
         for vector in 1..8 {
-            for body in [Body::Inline, Body::Slot(Address::default()), Body::Single(Position { machine: 1, log_id: 2, sequence: 9 })] {
+            for body in [
+                Body::Inline,
+                Body::Slot(Address::default()),
+                Body::Single(Position { machine: 1, log_id: 2, sequence: 9 }),
+            ] {
                 let header = SlotHeader { body, ..sample(vector) };
                 let mut bytes = header.encode(&[1; 16]);
                 assert_eq!(bytes.len(), header.payload_offset());
