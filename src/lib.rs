@@ -3,4 +3,5 @@
 pub mod cluster;
 pub mod format;
 pub mod messages;
+pub mod recovery;
 pub mod store;
