@@ -513,3 +513,6 @@ fn seal(frame: &mut [u8], meta: Meta, head_len: u32, payload_len: u32, payload_c
     frame[..4].copy_from_slice(&MAGIC);
     frame[4..8].copy_from_slice(&crc.to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests;
