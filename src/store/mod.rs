@@ -3,3 +3,4 @@ pub mod disk;
 #[cfg(test)]
 mod disk_conformance;
 pub mod os_disk;
+pub mod sim_disk;
