@@ -4,4 +4,5 @@ pub mod cluster;
 pub mod format;
 pub mod messages;
 pub mod recovery;
+pub mod settings;
 pub mod store;

@@ -1,0 +1,205 @@
+//! Sections that both daemons have: `[auth]`, `[limits]`, `[tls]`, `[log]`, and the rules about who may listen where.
+
+use super::error::KeysError;
+use super::keys::Keys;
+use super::reader::Reader;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `[auth]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthSettings {
+    /// Where the keys come from; `None`: keyless.
+    pub key_file: Option<PathBuf>,
+    /// The keys themselves; empty when keyless.
+    pub keys: Option<Keys>,
+    /// Whether plaintext without a key is allowed beyond loopback.
+    pub insecure: bool,
+}
+
+/// `[limits]`: what a daemon takes before it answers `Busy` (R1, P7).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Requests taken and not answered.
+    pub in_flight_requests: usize,
+    /// Bytes of payload taken and not answered.
+    pub in_flight_bytes: u64,
+    /// A connection without a request for so long is closed.
+    pub idle_timeout: Duration,
+    /// A connection must have introduced itself by then.
+    pub handshake_timeout: Duration,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSettings {
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub level: LogLevel,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// Least important line that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something needs attention.
+    Warn,
+    /// What a person following along wants to know.
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// Its word in the configuration, also understood by `tracing`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The addresses that a daemon listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenSettings {
+    /// Frames.
+    pub data: SocketAddr,
+    /// Console; `None`: off.
+    pub admin: Option<SocketAddr>,
+    /// `GET /metrics`; `None`: off.
+    pub metrics: Option<SocketAddr>,
+}
+
+pub(super) fn read_listen(reader: &mut Reader) -> ListenSettings {
+    ListenSettings {
+        data: reader.listen("listen"),
+        admin: reader.listen_or_off("admin_listen"),
+        metrics: reader.listen_or_off("metrics_listen"),
+    }
+}
+
+pub(super) fn read_auth(reader: &mut Reader) -> AuthSettings {
+    AuthSettings {
+        key_file: reader.path("auth.key_file"),
+        keys: None,
+        insecure: reader.switch("auth.insecure"),
+    }
+}
+
+pub(super) fn read_limits(reader: &mut Reader) -> LimitSettings {
+    LimitSettings {
+        max_connections: reader.integer::<u32>("limits.max_connections") as usize,
+        in_flight_requests: reader.integer::<u32>("limits.in_flight_requests") as usize,
+        in_flight_bytes: reader.size("limits.in_flight_bytes"),
+        idle_timeout: reader.duration("limits.idle_timeout"),
+        handshake_timeout: reader.duration("limits.handshake_timeout"),
+    }
+}
+
+pub(super) fn read_log(reader: &mut Reader) -> LogSettings {
+    LogSettings {
+        level: reader.choice(
+            "log.level",
+            LogLevel::Info,
+            &[
+                ("error", LogLevel::Error),
+                ("warn", LogLevel::Warn),
+                ("info", LogLevel::Info),
+                ("debug", LogLevel::Debug),
+                ("trace", LogLevel::Trace),
+            ],
+        ),
+        format: reader.choice(
+            "log.format",
+            LogFormat::Text,
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        ),
+    }
+}
+
+/// This version does not serve TLS. A key that is silently ignored would be plaintext where somebody counts on TLS.
+pub(super) fn refuse_tls(reader: &mut Reader) {
+    for key in ["tls.cert", "tls.key", "tls.ca"] {
+        if let Some(path) = reader.path(key) {
+            reader.refuse(
+                key,
+                format!("{:?}", path.display().to_string()),
+                "empty: TLS is not served by this version yet",
+            );
+        }
+    }
+}
+
+/// No two listeners on one address; beyond loopback only with a key, or plaintext by explicit wish; the console beyond
+/// loopback only with a key.
+pub(super) fn check_listen(reader: &mut Reader, listen: &ListenSettings, auth: &AuthSettings) {
+    let all = [
+        ("listen", Some(listen.data)),
+        ("admin_listen", listen.admin),
+        ("metrics_listen", listen.metrics),
+    ];
+    for (i, (key, addr)) in all.iter().enumerate() {
+        for (earlier, other) in &all[..i] {
+            if let (Some(addr), Some(other)) = (addr, other)
+                && addr.port() != 0
+                && addr.port() == other.port()
+                && (addr.ip() == other.ip()
+                    || addr.ip().is_unspecified()
+                    || other.ip().is_unspecified())
+            {
+                reader.refuse(
+                    key,
+                    addr.to_string(),
+                    format!("another address than `{earlier}` ({other})"),
+                );
+            }
+        }
+    }
+    let keyless = auth.key_file.is_none();
+    if keyless && !listen.data.ip().is_loopback() && !auth.insecure {
+        reader.refuse(
+            "listen",
+            format!("{} without a key", listen.data),
+            "a loopback address, or `auth.key_file`, or `auth.insecure = true` on a network that you trust",
+        );
+    }
+    if let Some(admin) = listen.admin
+        && keyless
+        && !admin.ip().is_loopback()
+    {
+        reader.refuse(
+            "admin_listen",
+            format!("{admin} without a key"),
+            "a loopback address, or `auth.key_file` (`folio keygen FILE` writes one)",
+        );
+    }
+}
+
+/// Reads the key file last, when everything else is in order.
+pub(super) fn load_keys(auth: &mut AuthSettings) -> Result<(), KeysError> {
+    if let Some(path) = &auth.key_file {
+        auth.keys = Some(Keys::load(path)?);
+    }
+    Ok(())
+}
