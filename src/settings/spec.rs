@@ -3,9 +3,7 @@
 //! The tables [`TRACKER_KEYS`] and [`STORAGE_KEYS`] are the one place that knows every key. The reader takes defaults and
 //! bounds from here, the shipped files in `conf/` are compared with it by a test, and so is what the errors say.
 
-use super::units::{
-    RESERVE_BYTES_MAX, RESERVE_PERCENT_MAX, duration_text, parse_duration, parse_size, size_text,
-};
+use super::units::{RESERVE_BYTES_MAX, RESERVE_PERCENT_MAX, parse_duration, parse_size, size_text};
 use std::time::Duration;
 
 /// What may stand in a key.
@@ -277,6 +275,7 @@ pub fn is_host_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::units::duration_text;
     use rstest::rstest;
 
     #[test]
