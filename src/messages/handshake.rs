@@ -131,6 +131,7 @@ pub struct Session {
 ///
 /// # Errors
 /// `Version`: another major, or a minor that is more than one step away.
+#[allow(clippy::unnecessary_min_or_max, reason = "true only while MINOR is 0")]
 pub fn agree(major: u8, minor: u8) -> Result<u8, Refusal> {
     if major == MAJOR && minor.abs_diff(MINOR) <= 1 {
         return Ok(minor.min(MINOR));

@@ -177,6 +177,8 @@ pub struct Entry {
 pub const PAYLOAD_MAX: u32 = 2 * 1024 * 1024;
 /// Longest head of any frame, bytes.
 pub const HEAD_MAX: u32 = 64 * 1024;
+/// Longest report in a heartbeat, bytes: 256 mounts with a reason each.
+const REPORT_MAX: u32 = 256 * 1024;
 /// Longest head of an ordinary request, bytes.
 const SMALL_HEAD: u32 = 4 * 1024;
 
@@ -257,7 +259,7 @@ opcodes! {
     /// Where a request should go.
     Route = 0x0031, "route", CLIENT_ADMIN, Tracker, Session, head SMALL_HEAD, payload 0, false;
     /// A storage reports.
-    Heartbeat = 0x0032, "heartbeat", PEER, Tracker, Session, head HEAD_MAX, payload 0, false;
+    Heartbeat = 0x0032, "heartbeat", PEER, Tracker, Session, head HEAD_MAX, payload REPORT_MAX, false;
 }
 
 impl Opcode {

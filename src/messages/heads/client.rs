@@ -1,6 +1,7 @@
 //! Heads of the requests that a storage serves, and of their answers.
 
-use super::{Acks, IdBytes, MountState, ObjectKind, ObjectState, Reserve, heads};
+use super::{Acks, IdBytes, ObjectKind, ObjectState, Reserve, heads};
+use crate::cluster::view::MountState;
 use crate::format::ids::{MountIndex, Tag, Token};
 use serde_bytes::ByteBuf;
 

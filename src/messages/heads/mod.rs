@@ -3,6 +3,8 @@
 //! Invariants:
 //! - A head is a MessagePack *array*: fields count by position. New fields come only at the end and with a default,
 //!   so minor N talks to N-1; fields that a newer version added are skipped.
+//! - What grows with the cluster (view, report, route) travels in the payload, as a MessagePack *map* of field names:
+//!   fields that one end does not know are skipped, missing ones have a default.
 //! - Blobs are MessagePack `bin`, never arrays of numbers.
 //! - An object id travels as its fixed 45-byte core; group and syncgroup are those of the node that is asked.
 
@@ -16,14 +18,11 @@ pub use client::{
     Put, Stat, StatAnswer, Undelete, WindowHead, Written,
 };
 pub use node::{ErrorHead, Info, NodeIdentity, Ping, Pong};
-pub use states::{Acks, MountState, NodeState, ObjectKind, ObjectState, Reserve};
-pub use tracker::{
-    Heartbeat, HeartbeatAnswer, Member, MountReport, Route, RouteAnswer, RouteTarget, View,
-    ViewAnswer,
-};
+pub use states::{Acks, ObjectKind, ObjectState, Reserve};
+pub use tracker::{Heartbeat, HeartbeatAnswer, Member, Route, RouteAnswer, View, ViewAnswer};
 
 use super::error::ErrorCode;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Length of the binary core of an object id, bytes.
 pub const ID_LEN: usize = 45;
@@ -63,6 +62,14 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, HeadError> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes);
     deserializer.set_max_depth(DEPTH_MAX);
     T::deserialize(&mut deserializer).map_err(|e| HeadError(e.to_string()))
+}
+
+/// A structure of `cluster/` as a payload: a map of field names.
+///
+/// # Errors
+/// [`HeadError`] if it cannot be encoded.
+pub fn encode_map<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, HeadError> {
+    rmp_serde::to_vec_named(value).map_err(|e| HeadError(e.to_string()))
 }
 
 /// Declares a head: serialized as an array; read from one that may be longer (newer sender) or, for the fields with

@@ -73,32 +73,6 @@ numbers! {
         /// Deleted; undelete may still bring it back.
         Deleted = 2 "deleted",
     }
-
-    /// What a mount is doing.
-    pub enum MountState {
-        /// Serving reads and writes.
-        Online = 1 "online",
-        /// Being refilled from mirrors: not routed to, no copy.
-        Recovering = 2 "recovering",
-        /// Out of service; `why` says what is wrong.
-        Failed = 3 "failed",
-        /// Serving reads; an operator stopped its writes.
-        ReadOnly = 4 "readonly",
-    }
-
-    /// What a storage says of itself.
-    pub enum NodeState {
-        /// Starting, not serving yet.
-        Joining = 1 "joining",
-        /// Serving.
-        Online = 2 "online",
-        /// At least one mount is being recovered, none serves.
-        Recovering = 3 "recovering",
-        /// Serving reads only.
-        ReadOnly = 4 "readonly",
-        /// About to leave: no new requests.
-        Draining = 5 "draining",
-    }
 }
 
 /// Room to grow that a put asks for. Travels as `[kind, value]`: `[1, percent]` or `[2, bytes]`.

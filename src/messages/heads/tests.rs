@@ -84,7 +84,7 @@ fn no_head_is_misread_cut_or_newer() {
     check(&Df {});
     check(&ErrorHead { code: 3, message: "m".into(), remedy: String::new(), node: "g/a/1".into() });
     check(&DataEnd { length: 1, crc32c: 2 });
-    check(&View { known_epoch: 1 });
+    check(&View { known_epoch: 1, known_tracker: Uuid::new([1; 16]) });
 }
 
 #[test]
@@ -132,4 +132,30 @@ fn an_unknown_number_is_an_error_of_the_head() {
     for acks in Acks::ALL {
         assert_eq!(decode::<Acks>(&bytes_of(acks)), Ok(*acks));
     }
+}
+
+#[test]
+fn a_map_of_a_newer_or_older_minor_is_read() {
+    #[derive(Serialize)]
+    struct Newer {
+        index: u8,
+        later: Vec<u8>,
+        state: u8,
+        total: u64,
+        free: u64,
+        reserved: u64,
+        writable: bool,
+    }
+    let newer = Newer {
+        index: 3,
+        later: vec![1],
+        state: 1,
+        total: 9,
+        free: 8,
+        reserved: 7,
+        writable: true,
+    };
+    let bytes = encode_map(&newer).expect("encodes");
+    let view: crate::cluster::view::MountView = decode(&bytes).expect("one field more, one less");
+    assert_eq!((view.index, view.reserved, view.reason.as_str()), (3, 7, ""));
 }

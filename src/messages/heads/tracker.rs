@@ -1,25 +1,10 @@
-//! Heads of the requests that a tracker serves, and of their answers.
+//! Heads of the requests that a tracker serves, and of their answers. What `cluster/` decides about travels beside
+//! them, in the payload, see [`encode_map`](super::encode_map).
 
-use super::{MountState, NodeState, Uuid, heads};
+use super::{Uuid, heads};
 use crate::format::ids::{MachineId, MountIndex};
 
 heads! {
-    /// One mount in a heartbeat; space in bytes.
-    pub struct MountReport {
-        /// Which.
-        pub index: MountIndex,
-        /// What it is doing.
-        pub state: MountState,
-        /// Whether it takes new objects now.
-        pub writable: bool,
-        /// Size of the file system.
-        pub total: u64,
-        /// Free in it.
-        pub free: u64,
-        /// Kept free: refused to inserts.
-        pub reserved: u64,
-    }
-
     /// A configured member of a syncgroup as somebody remembers it.
     pub struct Member {
         /// Machine id.
@@ -30,32 +15,9 @@ heads! {
         pub address: String,
     }
 
-    /// Request `heartbeat`: a storage reports, by default each second.
+    /// Request `heartbeat`: a storage reports, by default each second. The payload is its
+    /// [`StorageReport`](crate::cluster::view::StorageReport) as a map.
     pub struct Heartbeat {
-        /// Its group.
-        pub group: String,
-        /// Its syncgroup.
-        pub syncgroup: String,
-        /// Its machine id.
-        pub machine: MachineId,
-        /// Its instance.
-        pub instance: Uuid,
-        /// What peers and clients are told.
-        pub advertise: String,
-        /// Its admin console.
-        pub admin: String,
-        /// Version of the program, for people.
-        pub version: String,
-        /// For the policy `weighted`.
-        pub weight: u32,
-        /// What it is doing.
-        pub state: NodeState,
-        /// Every configured mount.
-        pub mounts: Vec<MountReport>,
-        /// Requests in flight.
-        pub in_flight: u32,
-        /// Requests answered per second, lately.
-        pub ops_per_s: u32,
         /// Members of its syncgroup as it remembers them.
         pub members: Vec<Member>,
     }
@@ -74,19 +36,22 @@ heads! {
 
     /// Request `view`.
     pub struct View {
-        /// Epoch of the view that the caller has *from this tracker*; 0: none.
+        /// Epoch of the view that the caller has; 0: none.
         pub known_epoch: u64,
+        /// The tracker from which it has it, as named in that view: epochs of different ones cannot be compared.
+        pub known_tracker: Uuid,
     }
 
-    /// Answer to `view`. The payload is the cluster view as a MessagePack map; empty if `changed` is false.
+    /// Answer to `view`. The payload is the [`ClusterView`](crate::cluster::view::ClusterView) as a map; empty if
+    /// `changed` is false.
     pub struct ViewAnswer {
-        /// Epoch of the tracker's view. Epochs of different trackers cannot be compared.
+        /// Epoch of the tracker's view.
         pub epoch: u64,
         /// Whether it differs from the one that the caller has.
         pub changed: bool,
     }
 
-    /// Request `route`: without `machine` for a put, else for what that machine created.
+    /// Request `route`: without `machine` for a put, else for an object.
     pub struct Route {
         /// Group; may be left out for a put when there is only one.
         pub group: Option<String>,
@@ -94,25 +59,15 @@ heads! {
         pub syncgroup: Option<String>,
         /// Owner of the object.
         pub machine: Option<MachineId>,
+        /// Mount of the object.
+        pub mount: Option<MountIndex>,
+        /// Length of what is to be put, bytes.
+        pub length: u64,
     }
 
-    /// A storage to go to.
-    pub struct RouteTarget {
-        /// Group.
-        pub group: String,
-        /// Syncgroup.
-        pub syncgroup: String,
-        /// Machine id.
-        pub machine: MachineId,
-        /// Where it listens.
-        pub address: String,
-    }
-
-    /// Answer to `route`.
+    /// Answer to `route`. The payload is the [`Route`](crate::cluster::routing::Route) as a map.
     pub struct RouteAnswer {
-        /// Where to go.
-        pub choice: RouteTarget,
-        /// Where to go if that is down, in this order.
-        pub fallbacks: Vec<RouteTarget>,
+        /// Epoch of the view that it was taken from.
+        pub epoch: u64,
     }
 }
