@@ -4,6 +4,7 @@
 //! 0600. Secrets never reach a log: [`Secret`] prints as dots, and errors name lines, not contents.
 
 use super::error::KeysError;
+use crate::messages::opcode::Role;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use rand::TryRngCore;
 use std::fmt;
@@ -22,32 +23,6 @@ pub const KEYS_PER_ROLE_MAX: usize = 2;
 /// No key file is longer than this.
 const FILE_LEN_MAX: u64 = 64 << 10;
 
-/// As what a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyRole {
-    /// Reads and writes objects.
-    Client,
-    /// A daemon of the cluster.
-    Peer,
-    /// An operator.
-    Admin,
-}
-
-impl KeyRole {
-    /// All roles, in the order in which a key file lists them.
-    pub const ALL: [Self; 3] = [Self::Client, Self::Peer, Self::Admin];
-
-    /// Its word in a key file.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Peer => "peer",
-            Self::Admin => "admin",
-        }
-    }
-}
-
 /// A shared secret. Prints as dots.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
@@ -56,6 +31,12 @@ impl Secret {
     /// The bytes that go into the HMAC.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Secret {
+    fn as_ref(&self) -> &[u8] {
         &self.0
     }
 }
@@ -112,7 +93,7 @@ impl Keys {
                 problem,
             })?;
         }
-        if KeyRole::ALL.iter().all(|role| keys.of(*role).is_empty()) {
+        if Role::ALL.iter().all(|role| keys.of(*role).is_empty()) {
             return Err(KeysError::Empty { path: path.to_owned() });
         }
         Ok(keys)
@@ -123,7 +104,7 @@ impl Keys {
         let (Some(role), Some(hex), None) = (words.next(), words.next(), words.next()) else {
             return Err("allowed: `client|peer|admin HEX`".to_owned());
         };
-        let Some(role) = KeyRole::ALL.into_iter().find(|known| known.word() == role) else {
+        let Some(role) = Role::ALL.into_iter().find(|known| known.name() == role) else {
             return Err("the role must be client, peer or admin".to_owned());
         };
         let Ok(bytes) = HEXLOWER_PERMISSIVE.decode(hex.as_bytes()) else {
@@ -137,7 +118,7 @@ impl Keys {
         }
         let secrets = self.of_mut(role);
         if secrets.len() == KEYS_PER_ROLE_MAX {
-            return Err(format!("more than {KEYS_PER_ROLE_MAX} keys for {}", role.word()));
+            return Err(format!("more than {KEYS_PER_ROLE_MAX} keys for {}", role.name()));
         }
         secrets.push(Secret(bytes));
         Ok(())
@@ -145,19 +126,19 @@ impl Keys {
 
     /// The secrets of a role, newest first by convention of the file; empty when it has none.
     #[must_use]
-    pub fn of(&self, role: KeyRole) -> &[Secret] {
+    pub fn of(&self, role: Role) -> &[Secret] {
         match role {
-            KeyRole::Client => &self.client,
-            KeyRole::Peer => &self.peer,
-            KeyRole::Admin => &self.admin,
+            Role::Client => &self.client,
+            Role::Peer => &self.peer,
+            Role::Admin => &self.admin,
         }
     }
 
-    fn of_mut(&mut self, role: KeyRole) -> &mut Vec<Secret> {
+    fn of_mut(&mut self, role: Role) -> &mut Vec<Secret> {
         match role {
-            KeyRole::Client => &mut self.client,
-            KeyRole::Peer => &mut self.peer,
-            KeyRole::Admin => &mut self.admin,
+            Role::Client => &mut self.client,
+            Role::Peer => &mut self.peer,
+            Role::Admin => &mut self.admin,
         }
     }
 
@@ -170,12 +151,12 @@ impl Keys {
             "# Folio keys: `client|peer|admin HEX`, up to two per role (to rotate, put the new one first).\n\
              # Clients need the client line only; daemons need peer, and what they are to accept.\n",
         );
-        for role in KeyRole::ALL {
+        for role in Role::ALL {
             let mut secret = [0u8; SECRET_LEN];
             rand::rngs::OsRng
                 .try_fill_bytes(&mut secret)
                 .map_err(|e| KeysError::Random(e.to_string()))?;
-            text.push_str(&format!("{} {}\n", role.word(), HEXLOWER_PERMISSIVE.encode(&secret)));
+            text.push_str(&format!("{} {}\n", role.name(), HEXLOWER_PERMISSIVE.encode(&secret)));
         }
         let io = |source: std::io::Error| match source.kind() {
             std::io::ErrorKind::AlreadyExists => KeysError::Exists { path: path.to_owned() },
@@ -221,7 +202,7 @@ mod tests {
     #[test]
     fn a_third_key_of_a_role_is_refused() {
         let two = format!("peer {HEX}\npeer {HEX}\n");
-        assert_eq!(Keys::parse(Path::new("k"), &two).expect("two").of(KeyRole::Peer).len(), 2);
+        assert_eq!(Keys::parse(Path::new("k"), &two).expect("two").of(Role::Peer).len(), 2);
         let three = format!("{two}peer {HEX}\n");
         assert!(matches!(
             Keys::parse(Path::new("k"), &three),
@@ -249,7 +230,7 @@ mod tests {
             assert!(matches!(Keys::load(&path), Err(KeysError::Mode { mode: m, .. }) if m == mode));
         }
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("chmod");
-        assert_eq!(Keys::load(&path).expect("keys").of(KeyRole::Client).len(), 1);
+        assert_eq!(Keys::load(&path).expect("keys").of(Role::Client).len(), 1);
         std::fs::write(&path, "# nothing\n").expect("write");
         assert!(matches!(Keys::load(&path), Err(KeysError::Empty { .. })));
         assert!(matches!(Keys::load(dir.path()), Err(KeysError::NotAFile { .. })));
@@ -263,8 +244,8 @@ mod tests {
         let mode = std::fs::metadata(&path).expect("stat").mode() & 0o7777;
         assert_eq!(mode, 0o600);
         let keys = Keys::load(&path).expect("loads");
-        assert!(KeyRole::ALL.iter().all(|role| keys.of(*role).len() == 1));
-        assert_ne!(keys.of(KeyRole::Client), keys.of(KeyRole::Peer));
+        assert!(Role::ALL.iter().all(|role| keys.of(*role).len() == 1));
+        assert_ne!(keys.of(Role::Client), keys.of(Role::Peer));
         assert!(matches!(Keys::generate(&path), Err(KeysError::Exists { .. })));
         assert_eq!(Keys::load(&path).expect("unchanged"), keys);
     }

@@ -24,16 +24,17 @@ mod tests_shipped;
 pub mod tracker;
 pub mod units;
 
+pub use crate::cluster::view::PutPolicy;
 pub use environment::Environment;
 pub use error::{Finding, KeysError, SettingsError};
-pub use keys::{KeyRole, Keys, Secret};
+pub use keys::{Keys, Secret};
 pub use reader::Shown;
 pub use shared::{AuthSettings, LimitSettings, ListenSettings, LogFormat, LogLevel, LogSettings};
 pub use storage::{
     Acks, DurabilitySettings, MountPolicy, MountSettings, RecoverySettings, ScrubSettings,
     StorageSettings, StoreSettings, SyncMode, SyncSettings, ThreadSettings, WhenAlone,
 };
-pub use tracker::{LivenessSettings, PutPolicy, TrackerSettings};
+pub use tracker::{LivenessSettings, TrackerSettings};
 pub use units::Reserve;
 
 use std::path::Path;

@@ -1,8 +1,10 @@
 //! Sections that both daemons have: `[auth]`, `[limits]`, `[tls]`, `[log]`, and the rules about who may listen where.
 
 use super::error::KeysError;
-use super::keys::Keys;
+use super::keys::{Keys, Secret};
 use super::reader::Reader;
+use crate::messages::handshake::KeyCheck;
+use crate::messages::opcode::Role;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,10 +14,28 @@ use std::time::Duration;
 pub struct AuthSettings {
     /// Where the keys come from; `None`: keyless.
     pub key_file: Option<PathBuf>,
-    /// The keys themselves; empty when keyless.
+    /// The keys themselves; `None` when keyless.
     pub keys: Option<Keys>,
     /// Whether plaintext without a key is allowed beyond loopback.
     pub insecure: bool,
+}
+
+impl AuthSettings {
+    /// What this daemon asks of a connection that declares `role`.
+    #[must_use]
+    pub fn key_check(&self, role: Role) -> KeyCheck {
+        match &self.keys {
+            None => KeyCheck::Open,
+            Some(keys) if keys.of(role).is_empty() => KeyCheck::Shut,
+            Some(_) => KeyCheck::Required,
+        }
+    }
+
+    /// The secrets of a role; none when keyless.
+    #[must_use]
+    pub fn secrets(&self, role: Role) -> Vec<Secret> {
+        self.keys.as_ref().map(|keys| keys.of(role).to_vec()).unwrap_or_default()
+    }
 }
 
 /// `[limits]`: what a daemon takes before it answers `Busy` (R1, P7).

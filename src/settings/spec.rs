@@ -4,6 +4,7 @@
 //! bounds from here, the shipped files in `conf/` are compared with it by a test, and so is what the errors say.
 
 use super::units::{RESERVE_BYTES_MAX, RESERVE_PERCENT_MAX, parse_duration, parse_size, size_text};
+use crate::format::file_id::{self, NAME_LEN_MAX};
 use std::time::Duration;
 
 /// What may stand in a key.
@@ -43,8 +44,6 @@ pub enum Kind {
 pub const BANDWIDTH_MIN: u64 = 64 << 10;
 /// The most trackers that one storage or client reports to.
 pub const HOST_PORTS_MAX: usize = 16;
-/// The longest group or syncgroup name.
-pub const NAME_LEN_MAX: usize = 32;
 
 /// What holds when a key is not given.
 #[derive(Clone, Copy, Debug)]
@@ -250,11 +249,8 @@ impl Kind {
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let first = text.bytes().next();
-    (1..=NAME_LEN_MAX).contains(&text.len())
-        && first.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
-        && text.bytes().all(|b| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-')
-        })
+    // A dash in front would look like an option where an id is typed.
+    file_id::is_name(text) && first.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 /// Whether a text is host and port: `name:1`, `10.0.0.1:7400`, `[::1]:7400`.

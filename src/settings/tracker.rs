@@ -6,6 +6,7 @@ use super::reader::{Reader, Shown};
 use super::shared::{self, AuthSettings, LimitSettings, ListenSettings, LogSettings};
 use super::spec::{STORAGE_KEYS, TRACKER_KEYS};
 use super::{Loaded, Source};
+use crate::cluster::view::PutPolicy;
 use std::time::Duration;
 
 /// Everything that a tracker can be told.
@@ -38,17 +39,6 @@ pub struct LivenessSettings {
     pub offline_after: Duration,
     /// Steady for so long after `offline_after`: routed to again.
     pub readmit_after: Duration,
-}
-
-/// Which storage takes a new object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PutPolicy {
-    /// One after the other.
-    RoundRobin,
-    /// The one with the most free bytes.
-    MostFree,
-    /// In proportion to `weight`.
-    Weighted,
 }
 
 impl TrackerSettings {
