@@ -247,6 +247,10 @@ impl SlotHeader {
         }
         vector.push(tag.position());
         vector.sort_unstable();
+        // One entry per log; a second one could not have been written.
+        if vector.windows(2).any(|w| (w[0].machine, w[0].log_id) == (w[1].machine, w[1].log_id)) {
+            return Err(NotASlot::Broken);
+        }
         let (token_client, token_sequence) = (r.array()?, r.u64()?);
         let (created_ms, modified_ms) = (r.u64()?, r.u64()?);
         let (capacity_units, payload_crc, length) = (r.u32()?, r.u32()?, r.u64()?);
