@@ -19,9 +19,10 @@ fix:
 deny:
     cargo deny check bans licenses sources
 
-# Feed CASES broken frames, ids and disk structures to the readers; SEED repeats a run.
-fuzz CASES="10000000" SEED="":
-    FUZZ_CASES={{CASES}} FUZZ_SEED={{SEED}} cargo test --release --locked --test fuzz -- --nocapture
+# Feed COUNT broken frames, ids and disk structures to the readers; a failing run prints FOLIO_FUZZ_SEED.
+fuzz COUNT="10000000":
+    FOLIO_FUZZ_FRAMES={{COUNT}} FOLIO_FUZZ_CASES={{COUNT}} \
+        cargo test --release --locked --test wire_fuzz --test disk_fuzz -- --nocapture
 
 # Throughput of a cluster on this machine: `just bench put --size 4k --connections 64`.
 bench *ARGS="put --size 4k --connections 64 --duration 10s":
