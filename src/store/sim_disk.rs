@@ -62,6 +62,8 @@ pub struct SimDisk {
 struct State {
     medium: Medium,
     control: Control,
+    /// The medium before each mutating call, while that is recorded.
+    forks: Option<Vec<Medium>>,
 }
 
 impl std::fmt::Debug for SimDisk {
@@ -87,7 +89,7 @@ impl SimDisk {
     }
 
     fn with(medium: Medium, control: Control) -> Self {
-        Self { state: Arc::new(Mutex::new(State { medium, control })) }
+        Self { state: Arc::new(Mutex::new(State { medium, control, forks: None })) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -236,6 +238,21 @@ impl SimDisk {
         Self::with(state.medium.after_kill(), state.control.rebooted())
     }
 
+    /// From now on the disk is remembered as it is before each mutating call: every point at which it could crash.
+    pub fn start_forks(&self) {
+        self.state().forks = Some(Vec::new());
+    }
+
+    /// A [`fork`](Self::fork) for each mutating call since the last time, as it was before that call. What a call did
+    /// in part needs none of its own: a power cut takes back any part of what is not synced.
+    #[must_use]
+    pub fn take_forks(&self) -> Vec<Self> {
+        let mut state = self.state();
+        let media = state.forks.as_mut().map(std::mem::take).unwrap_or_default();
+        let fork = |medium: Medium| Self::with(medium.after_kill(), state.control.rebooted());
+        media.into_iter().map(fork).collect()
+    }
+
     /// A hash of all that can be read from the disk now. Two disks that were rebooted and hash alike behave alike.
     #[must_use]
     pub fn digest(&self) -> u64 {
@@ -273,6 +290,17 @@ fn draw(outcomes: &[usize], dice: &mut Dice) -> Vec<usize> {
 // --- what the engine does with it ---
 
 impl State {
+    /// Every call passes here.
+    fn begin(&mut self, call: Call) -> io::Result<Verdict> {
+        if let Some(forks) = &mut self.forks
+            && call.op.mutates()
+            && !self.control.crashed
+        {
+            forks.push(self.medium.clone());
+        }
+        self.control.begin(call)
+    }
+
     /// A call on names. `apply` is what it does when it goes well.
     fn name_call<T: Default>(
         &mut self,
@@ -282,7 +310,7 @@ impl State {
         apply: impl FnOnce(&mut Medium) -> io::Result<T>,
     ) -> io::Result<T> {
         let call = Call { op, path: path.into(), to: to.map(Into::into), offset: 0, len: 0 };
-        match self.control.begin(call)? {
+        match self.begin(call)? {
             Verdict::Go | Verdict::Fault(Fault::Short(_) | Fault::Torn { .. }) => {
                 apply(&mut self.medium)
             }

@@ -33,7 +33,7 @@ impl SimFile {
         }
         let mut state = self.disk.state();
         let path = state.medium.name(self.ino);
-        let verdict = state.control.begin(Call { op, path, to: None, offset, len })?;
+        let verdict = state.begin(Call { op, path, to: None, offset, len })?;
         Ok((state, verdict))
     }
 

@@ -472,6 +472,21 @@ fn forks_and_cuts_leave_the_disk_alone() {
 }
 
 #[test]
+fn every_crash_point_is_remembered_as_it_was() {
+    let disk = SimDisk::default();
+    let file = durable(&disk, "f", b"0");
+    disk.start_forks();
+    file.write_all_at(0, b"1").unwrap();
+    file.sync_data().unwrap();
+    file.write_all_at(0, b"2").unwrap();
+    let forks = disk.take_forks();
+    let seen: Vec<_> =
+        forks.iter().map(|fork| all_cuts(fork, |after| read(after, "f").unwrap()[0])).collect();
+    assert_eq!(seen, [[b'0'].into(), [b'0', b'1'].into(), [b'1'].into()]);
+    assert!(disk.take_forks().is_empty());
+}
+
+#[test]
 fn equal_contents_hash_alike_and_others_do_not() {
     let make = |content: &[u8], name: &str| {
         let disk = SimDisk::default();
