@@ -1,5 +1,6 @@
 //! Folio: a store for hundreds of millions of small objects that are edited all the time.
 
+pub mod actors;
 pub mod cluster;
 pub mod format;
 pub mod messages;
