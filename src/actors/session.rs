@@ -27,7 +27,7 @@ use crate::messages::frame::{Frame, FrameDecoder, FrameError, Kind, Limits, Meta
 use crate::messages::handshake::{self, KeyCheck, Refusal, ServerHandshake, Session};
 use crate::messages::heads::{ErrorHead, NodeIdentity};
 use crate::messages::opcode::{Daemon, Entry, Opcode, Role, authorize};
-use crate::settings::{KeyRole, Keys, Secret};
+use crate::settings::{Keys, Secret};
 
 /// How long one answer may take to be written.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,11 +46,6 @@ impl KeyRing {
     /// The secrets of a role.
     #[must_use]
     pub fn of(&self, role: Role) -> Vec<&[u8]> {
-        let role = match role {
-            Role::Client => KeyRole::Client,
-            Role::Peer => KeyRole::Peer,
-            Role::Admin => KeyRole::Admin,
-        };
         let secrets = self.0.as_ref().map_or(&[][..], |keys| keys.of(role));
         secrets.iter().map(Secret::bytes).collect()
     }
