@@ -8,6 +8,7 @@
 //! singles/<machine>/<log id>/<xx>/<yy>/<sequence>.single      xx, yy: bits 16..24 and 8..16 of the sequence
 //! singles/tmp/<machine>-<log id>-<sequence>.tmp               a large object on its way in
 //! binlog/<log id>-<first sequence>.log                        segments of our own log
+//! binlog/spare                                                the next segment, being pre-written
 //! synclog/<peer>/<log id>-<first sequence>.log                segments received from a peer
 //! conflicts/<object>-<machine>-<log id>-<sequence>            a losing version, by the position of its edit
 //! ```
@@ -39,6 +40,8 @@ pub const SINGLES: &str = "singles";
 pub const SINGLES_TMP: &str = "singles/tmp";
 /// Folder of our own log.
 pub const BINLOG: &str = "binlog";
+/// The next segment of our own log, being pre-written so that its syncs are cheap. Holds nothing yet.
+pub const BINLOG_SPARE: &str = "binlog/spare";
 /// Folder of the peers' logs.
 pub const SYNCLOG: &str = "synclog";
 /// Folder of the losing versions.
@@ -76,6 +79,8 @@ pub enum MountFile {
     SingleTmp(Position),
     /// A segment of our own log.
     Binlog(SegmentName),
+    /// See [`BINLOG_SPARE`].
+    BinlogSpare,
     /// A segment of a peer's log.
     Synclog(MachineId, SegmentName),
     /// A losing version: object, position of its edit.
@@ -112,6 +117,7 @@ impl MountFile {
                 log_id: hex32(log_id)?,
                 sequence: hex64(name.strip_suffix(".single")?)?,
             })),
+            [BINLOG, "spare"] => Some(Self::BinlogSpare),
             [BINLOG, name] => segment(name).map(Self::Binlog),
             [SYNCLOG, peer, name] => Some(Self::Synclog(peer.parse().ok()?, segment(name)?)),
             [CONFLICTS, name] => {
@@ -158,6 +164,7 @@ impl fmt::Display for MountFile {
                 write!(f, "{SINGLES_TMP}/{}-{:08x}-{:016x}.tmp", c.machine, c.log_id, c.sequence)
             }
             Self::Binlog(s) => write!(f, "{BINLOG}/{:08x}-{:016x}.log", s.log_id, s.first),
+            Self::BinlogSpare => f.write_str(BINLOG_SPARE),
             Self::Synclog(peer, s) => {
                 write!(f, "{SYNCLOG}/{peer}/{:08x}-{:016x}.log", s.log_id, s.first)
             }
@@ -228,7 +235,7 @@ mod tests {
     use crate::format::file_id::ObjectKind;
     use proptest::prelude::*;
 
-    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 11] {
+    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 12] {
         let name = SegmentName { log_id: p.log_id, first: p.sequence };
         let object = ObjectId {
             kind: ObjectKind::Chunk,
@@ -254,6 +261,7 @@ mod tests {
             MountFile::Binlog(name),
             MountFile::Synclog(peer, name),
             MountFile::Conflict(object, p),
+            MountFile::BinlogSpare,
         ]
     }
 
