@@ -9,11 +9,13 @@
 //!   8  mount u8, extra u8 (vector entries before the payload), machine u16, log id u32   } who created it:
 //!  16  sequence u64                                                                       } the object's identity
 //!  24  cookie u64                                                                         }
-//!  32  machine u16, vector u8 (entries besides our own), 0 u8, log id u32, chunk u32, offset units u32   own address
+//!  32  machine u16, vector u8 (entries besides our own), kind u8 (as in the id)
+//!  36  log id u32, chunk u32, offset units u32                                            own address
 //!  48  life u32, term u32, n u64, machine u16, 0 u16, log id u32, sequence u64            tag of the version
 //!  80  2 x (machine u16, 0 u16, log id u32, sequence u64)                                 vector but for our own entry
 //! 112  client 16, sequence u64                                                            token of the last edit
-//! 136  created u64, modified u64                                                          ms since 1970
+//! 136  created u32, home capacity at birth u32    s since 1970; both as in the id, so that a scan can print it
+//! 144  modified u64                               ms since 1970
 //! 152  capacity units u32, payload CRC32C u32, length u64
 //! 168  machine u16, 0 u16, log id u32, then        forward: chunk u32 and offset units u32 of the target slot,
 //! 176  8 bytes                                     or the content number u64 of the singlefile
@@ -27,7 +29,7 @@
 
 use super::bytes::{Reader, Short, Writer};
 use super::crc::{crc32c, mac64};
-use super::file_id::ObjectId;
+use super::file_id::{ObjectId, ObjectKind};
 use super::ids::{Address, ChunkfileId, Place, Position, Tag, UNIT, Vector, Version};
 
 /// Length of a slot header in bytes; a multiple of [`UNIT`].
@@ -104,8 +106,12 @@ pub struct SlotHeader {
     pub token_client: [u8; 16],
     /// That client's number of it; 0 = none.
     pub token_sequence: u64,
-    /// Creation, ms since 1970.
-    pub created_ms: u64,
+    /// As what the object was born; part of its id.
+    pub kind: ObjectKind,
+    /// Creation, s since 1970; part of the id.
+    pub created_s: u32,
+    /// Capacity of the home slot at birth; part of the id.
+    pub birth_units: u32,
     /// Last edit, ms since 1970.
     pub modified_ms: u64,
     /// Room of this slot, header included.
@@ -158,6 +164,24 @@ impl SlotHeader {
     #[must_use]
     pub fn is_object(&self, id: &ObjectId) -> bool {
         self.cookie == id.cookie && self.mount == id.mount && self.creation == id.creation()
+            && self.kind == id.kind
+    }
+
+    /// The id of the object whose home this is.
+    #[must_use]
+    pub const fn object_id(&self) -> ObjectId {
+        ObjectId {
+            kind: self.kind,
+            machine: self.creation.machine,
+            mount: self.mount,
+            log_id: self.creation.log_id,
+            sequence: self.creation.sequence,
+            created_s: self.created_s,
+            chunk: self.address.chunk,
+            offset_units: self.address.offset_units,
+            capacity_units: self.birth_units,
+            cookie: self.cookie,
+        }
     }
 
     /// Position of the last edit.
@@ -177,7 +201,8 @@ impl SlotHeader {
         w.u32(MAGIC).u8(MAJOR).u8(self.role.code()).u8(self.state.code()).u8(self.body.code());
         w.u8(self.mount).u8(count(extra)).u16(self.creation.machine).u32(self.creation.log_id);
         w.u64(self.creation.sequence).u64(self.cookie);
-        w.u16(self.address.machine).u8(count(others.len())).u8(0).u32(self.address.log_id);
+        w.u16(self.address.machine).u8(count(others.len())).u8(self.kind.number());
+        w.u32(self.address.log_id);
         w.u32(self.address.chunk).u32(self.address.offset_units);
         let tag = &self.version.tag;
         w.u32(tag.life).u32(tag.term).u64(tag.n).u16(tag.machine).u16(0).u32(tag.log_id);
@@ -186,7 +211,7 @@ impl SlotHeader {
             put_entry(&mut w, others.get(slot).copied().unwrap_or_default());
         }
         w.put(&self.token_client).u64(self.token_sequence);
-        w.u64(self.created_ms).u64(self.modified_ms);
+        w.u32(self.created_s).u32(self.birth_units).u64(self.modified_ms);
         w.u32(self.capacity_units).u32(self.payload_crc).u64(self.length);
         w.put(&self.body.forward());
         debug_assert_eq!(w.len(), MAC_AT);
@@ -226,7 +251,7 @@ impl SlotHeader {
         let (mount, _extra) = (r.u8()?, r.u8()?);
         let creation = Position { machine: r.u16()?, log_id: r.u32()?, sequence: r.u64()? };
         let cookie = r.u64()?;
-        let (machine, entries, _) = (r.u16()?, usize::from(r.u8()?), r.u8()?);
+        let (machine, entries, kind) = (r.u16()?, usize::from(r.u8()?), r.u8()?);
         let address =
             Address { machine, log_id: r.u32()?, chunk: r.u32()?, offset_units: r.u32()? };
         let (life, term, n, machine, _) = (r.u32()?, r.u32()?, r.u64()?, r.u16()?, r.u16()?);
@@ -252,7 +277,7 @@ impl SlotHeader {
             return Err(NotASlot::Broken);
         }
         let (token_client, token_sequence) = (r.array()?, r.u64()?);
-        let (created_ms, modified_ms) = (r.u64()?, r.u64()?);
+        let (created_s, birth_units, modified_ms) = (r.u32()?, r.u32()?, r.u64()?);
         let (capacity_units, payload_crc, length) = (r.u32()?, r.u32()?, r.u64()?);
         let forward = r.array::<16>()?;
         Ok(Self {
@@ -266,7 +291,9 @@ impl SlotHeader {
             version: Version { tag, vector },
             token_client,
             token_sequence,
-            created_ms,
+            kind: ObjectKind::from_number(kind).ok_or(NotASlot::Broken)?,
+            created_s,
+            birth_units,
             modified_ms,
             capacity_units,
             payload_crc,
@@ -422,7 +449,9 @@ mod tests {
             version: Version { tag, vector: entries },
             token_client: [7; 16],
             token_sequence: 12,
-            created_ms: 1,
+            kind: ObjectKind::Chunk,
+            created_s: 1,
+            birth_units: 10,
             modified_ms: 2,
             capacity_units: 10,
             payload_crc: crc32c(b"hello"),
