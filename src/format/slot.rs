@@ -311,6 +311,13 @@ impl SlotHeader {
         (crc32c(payload) == self.payload_crc).then_some(payload)
     }
 
+    /// Whether a scan may jump over the whole slot. A purged home or a target may lie in free space that has new
+    /// tenants in its middle: behind those a scan goes on unit by unit.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.role == Role::Home && self.state != State::Purged
+    }
+
     /// Chunkfile of a forward.
     #[must_use]
     pub const fn forward_chunkfile(&self) -> Option<ChunkfileId> {

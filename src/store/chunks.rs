@@ -35,6 +35,7 @@ pub struct Chunks<D: Disk> {
     /// Every chunkfile that the mount knows, of every log id.
     pub states: BTreeMap<ChunkfileId, ChunkfileState>,
     open: HashMap<ChunkfileId, OpenFile<D::File>>,
+    secrets: HashMap<ChunkfileId, [u8; 16]>,
     dirty: BTreeMap<ChunkfileId, (u64, u64)>,
     uses: u64,
 }
@@ -43,7 +44,8 @@ impl<D: Disk> Chunks<D> {
     /// No chunkfiles yet.
     pub fn new(disk: D, mount: u8, mount_uuid: [u8; 16]) -> Self {
         let (states, open, dirty) = (BTreeMap::new(), HashMap::new(), BTreeMap::new());
-        Self { disk, mount, mount_uuid, states, open, dirty, uses: 0 }
+        let secrets = HashMap::new();
+        Self { disk, mount, mount_uuid, states, open, secrets, dirty, uses: 0 }
     }
 
     /// Creates the file that `created` describes; its name is durable when this returns. A file of that name that
@@ -93,6 +95,7 @@ impl<D: Disk> Chunks<D> {
                 self.open.remove(&oldest);
             }
         }
+        self.secrets.insert(id, file.secret);
         self.open.insert(id, file);
     }
 
@@ -125,7 +128,16 @@ impl<D: Disk> Chunks<D> {
 
     /// Key of the slot seals of a chunkfile.
     pub fn secret(&mut self, id: ChunkfileId) -> StoreResult<[u8; 16]> {
-        self.file(id).map(|file| file.secret)
+        match self.known_secret(id) {
+            Some(secret) => Ok(secret),
+            None => self.file(id).map(|file| file.secret),
+        }
+    }
+
+    /// The same without touching the disk; there since the chunkfile was opened for the first time.
+    #[must_use]
+    pub fn known_secret(&self, id: ChunkfileId) -> Option<[u8; 16]> {
+        self.secrets.get(&id).copied()
     }
 
     /// Reads up to `len` bytes at an offset; shorter at the end of the file.

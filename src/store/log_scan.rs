@@ -63,6 +63,8 @@ pub struct TornBatch {
     pub records: u32,
     /// First and last sequence.
     pub range: (Sequence, Sequence),
+    /// Last sequence before the batch.
+    pub predecessor: Sequence,
 }
 
 /// The segments of the mount's own log, oldest first. Files that never held a batch of this log are removed.
@@ -249,7 +251,7 @@ impl<D: Disk> Walk<'_, D> {
         at: u64,
         visit: &mut dyn FnMut(&RawRecord<'_>) -> StoreResult<()>,
     ) -> StoreResult<TornBatch> {
-        let mut torn = TornBatch::default();
+        let mut torn = TornBatch { predecessor: self.end.last, ..TornBatch::default() };
         let Some(batch) = self.header_at(at)? else { return Ok(torn) };
         let body = self.body(at, &batch)?;
         let mut len = 0;

@@ -1,0 +1,403 @@
+//! The applied state of a mount: slots, singlefiles, free space and counters. Knows nothing of batches or of the log's
+//! files; the log's records are applied to it, live or in replay, by the same functions.
+//!
+//! Invariants: a record is applied only after it is durable in the log (R8); applying is idempotent; the content of a
+//! moved object is written before the home header that names it.
+
+use super::chunks::Chunks;
+use super::disk::Disk;
+use super::error::{StoreError, StoreResult};
+use super::options::{MountOptions, Planted};
+use super::space::Space;
+use crate::format::checkpoint::{AnsweredToken, Counters, FreedPlace};
+use crate::format::ids::{ChunkNumber, ChunkfileId, Place, Position, Sequence, Token, UNIT};
+use crate::format::label::Label;
+use crate::format::log::RawRecord;
+use crate::format::paths;
+use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
+use crate::format::slot::{Body, HEADER_LEN, SlotHeader, State};
+use std::collections::BTreeSet;
+
+/// Longest slot header with its extra vector entries.
+const HEADER_READ: usize = HEADER_LEN + 16 * 255;
+
+/// Applied state of one mount.
+pub struct Core<D: Disk> {
+    /// The medium.
+    pub disk: D,
+    /// Settings.
+    pub options: MountOptions,
+    /// Who we are.
+    pub label: Label,
+    /// Chunkfiles.
+    pub chunks: Chunks<D>,
+    /// Free space below our current log id.
+    pub space: Space,
+    /// Freed places that are not below our current log id: never handed out again, only punched.
+    pub frozen: Vec<FreedPlace>,
+    /// Numbers.
+    pub counters: Counters,
+    /// Number for the next new chunkfile.
+    pub next_chunk: ChunkNumber,
+    /// Chunkfile of each lane.
+    pub lanes: Vec<Option<ChunkfileId>>,
+    /// Folders with names that no checkpoint has synced.
+    pub dirty_folders: BTreeSet<String>,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+impl<D: Disk> Core<D> {
+    /// Nothing applied yet.
+    pub fn new(disk: D, label: Label, options: MountOptions) -> Self {
+        let chunks = Chunks::new(disk.clone(), label.mount, label.mount_uuid);
+        Self {
+            disk,
+            lanes: vec![None; options.active_chunkfiles.max(1)],
+            options,
+            label,
+            chunks,
+            space: Space::default(),
+            frozen: Vec::new(),
+            counters: Counters::default(),
+            next_chunk: 0,
+            dirty_folders: BTreeSet::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Whether we may allocate there.
+    #[must_use]
+    pub fn is_ours(&self, id: ChunkfileId) -> bool {
+        id.machine == self.label.machine && id.log_id == self.label.log_id
+    }
+
+    /// Whether the log is one that this mount has had.
+    #[must_use]
+    pub fn knows_log(&self, position: Position) -> bool {
+        let own = position.machine == self.label.machine && position.log_id == self.label.log_id;
+        let below = ChunkfileId { machine: position.machine, log_id: position.log_id, chunk: 0 };
+        own || self
+            .chunks
+            .states
+            .range(below..)
+            .next()
+            .is_some_and(|(id, _)| id.machine == below.machine && id.log_id == below.log_id)
+    }
+
+    /// The header at an address, if there is a sealed one that belongs there.
+    pub fn header_at(&mut self, place: Place) -> StoreResult<Option<SlotHeader>> {
+        let id = place.address.chunkfile();
+        if !self.chunks.states.contains_key(&id) {
+            return Ok(None);
+        }
+        let secret = self.chunks.secret(id)?;
+        let short = self.chunks.read(id, place.address.offset(), HEADER_LEN)?;
+        let extra = short.get(9).map_or(0, |n| usize::from(*n) * 16);
+        let bytes = if extra == 0 {
+            short
+        } else {
+            self.chunks.read(id, place.address.offset(), (HEADER_LEN + extra).min(HEADER_READ))?
+        };
+        let header = SlotHeader::decode(&bytes, &secret).ok();
+        Ok(header.filter(|h| h.address == place.address && h.mount == self.label.mount))
+    }
+
+    /// Header and verified payload at an address.
+    pub fn slot_at(&mut self, place: Place) -> StoreResult<Option<(SlotHeader, Vec<u8>)>> {
+        let Some(header) = self.header_at(place)? else { return Ok(None) };
+        let Ok(length) = usize::try_from(header.length) else { return Ok(None) };
+        let len = header.payload_offset() + length;
+        let bytes = self.chunks.read(place.address.chunkfile(), place.address.offset(), len)?;
+        Ok(header.payload(&bytes).map(|p| p.to_vec()).map(|payload| (header, payload)))
+    }
+
+    fn write_slot(&mut self, image: &SlotImage, payload: &[u8]) -> StoreResult<()> {
+        let short_is_fine = self.options.planted(Planted::IgnoreShortWrite);
+        let parts: [&[u8]; 2] = [&image.header, payload];
+        let parts = if payload.is_empty() { &parts[..1] } else { &parts[..] };
+        let address = image.address;
+        self.chunks.write(address.chunkfile(), address.offset(), parts, short_is_fine)
+    }
+
+    /// Applies a record that is durable in the log and was never applied before.
+    pub fn apply(
+        &mut self,
+        edit: &Edit,
+        home: &SlotHeader,
+        payload: &[u8],
+        sequence: Sequence,
+    ) -> StoreResult<()> {
+        if edit.rename_single
+            && let Body::Single(content) = home.body
+        {
+            self.place_single(content)?;
+        }
+        match &edit.target {
+            Some(target) => {
+                self.write_slot(target, payload)?;
+                self.write_slot(&edit.home, &[])?;
+            }
+            None => self.write_slot(&edit.home, payload)?,
+        }
+        self.account(edit, home, sequence);
+        self.remove_single(edit)
+    }
+
+    /// Applies a record again: writes what is not there yet, whole (R8), and never over a later tenant.
+    pub fn replay(&mut self, raw: &RawRecord<'_>) -> StoreResult<Option<AnsweredToken>> {
+        match Record::decode(raw.kind, raw.head) {
+            Ok(Some(Record::Edit(edit))) => self.replay_edit(&edit, raw),
+            Ok(Some(Record::Chunkfile(created))) => {
+                self.replay_chunkfile(&created)?;
+                Ok(None)
+            }
+            Ok(None) => {
+                let kind = raw.kind;
+                self.warnings.push(format!("log record {:x} has the unknown kind {kind}", raw.sequence));
+                Ok(None)
+            }
+            Err(_) => {
+                self.warnings.push(format!("log record {:x} cannot be read", raw.sequence));
+                Ok(None)
+            }
+        }
+    }
+
+    fn replay_chunkfile(&mut self, created: &ChunkfileCreated) -> StoreResult<()> {
+        if created.id.log_id == self.label.log_id && created.id.machine == self.label.machine {
+            self.next_chunk = self.next_chunk.max(created.id.chunk + 1);
+        }
+        self.chunks.know(created);
+        if self.chunks.secret(created.id).is_ok_and(|secret| secret == created.secret) {
+            return Ok(());
+        }
+        // Its header never became durable: everything in it is still in the log.
+        self.chunks.states.remove(&created.id);
+        let path = paths::chunk(created.id);
+        self.chunks.create(created, true).map_err(StoreError::io(format!("create {path}")))
+    }
+
+    fn replay_edit(
+        &mut self,
+        edit: &Edit,
+        raw: &RawRecord<'_>,
+    ) -> StoreResult<Option<AnsweredToken>> {
+        let chunkfile = edit.home.address.chunkfile();
+        if !self.chunks.states.contains_key(&chunkfile) {
+            let what = format!("log record {:x} is for a chunkfile that is gone", raw.sequence);
+            self.warnings.push(what);
+            return Ok(None);
+        }
+        let secret = self.chunks.secret(chunkfile)?;
+        let Ok(home) = SlotHeader::decode(&edit.home.header, &secret) else {
+            let what = format!("log record {:x} carries a header of another chunkfile", raw.sequence);
+            self.warnings.push(what);
+            return Ok(None);
+        };
+        if !self.options.planted(Planted::SkipReplayWrites) {
+            self.replay_slots(edit, &home, raw)?;
+        }
+        self.account(edit, &home, raw.sequence);
+        self.remove_single(edit)?;
+        Ok(answer_of(edit, &home))
+    }
+
+    fn replay_slots(
+        &mut self,
+        edit: &Edit,
+        home: &SlotHeader,
+        raw: &RawRecord<'_>,
+    ) -> StoreResult<()> {
+        if edit.rename_single
+            && let Body::Single(content) = home.body
+        {
+            let (tmp, path) = (paths::single_tmp(content), paths::single(content));
+            if self.disk.stat(&tmp).map_err(StoreError::io(format!("stat {tmp}")))?.is_some() {
+                self.place_single(content)?;
+            } else if self.disk.stat(&path).map_err(StoreError::io("stat singlefile"))?.is_none() {
+                // A later record of the log frees it, or it is lost: reading the object tells.
+                tracing::debug!(%path, "singlefile of a log record is gone");
+            }
+        }
+        if let Some(target) = &edit.target
+            && edit.has_payload
+            && self.needs_writing(target, raw)?
+        {
+            self.ensure_allocated(target, raw.payload.len())?;
+            self.write_slot(target, raw.payload)?;
+        }
+        if self.needs_writing(&edit.home, raw)? {
+            let inline: &[u8] = if edit.target.is_none() { raw.payload } else { &[] };
+            self.ensure_allocated(&edit.home, inline.len())?;
+            self.write_slot(&edit.home, inline)?;
+        }
+        Ok(())
+    }
+
+    /// The file's length may not have survived a power cut.
+    fn ensure_allocated(&mut self, image: &SlotImage, payload: usize) -> StoreResult<()> {
+        let len = (image.header.len() + payload) as u64;
+        self.chunks.reserve(image.address.chunkfile(), image.address.offset(), len, false)
+    }
+
+    /// Whether a slot must be written again: not if it holds this version, or a later one of the same log, with header
+    /// *and* payload. A later header over a payload that did not land is not enough: the later record may have
+    /// carried no payload (a delete), so ours is written again and the later record follows.
+    fn needs_writing(&mut self, image: &SlotImage, raw: &RawRecord<'_>) -> StoreResult<bool> {
+        let place = Place { address: image.address, capacity_units: 0 };
+        let Some(there) = self.header_at(place)? else { return Ok(true) };
+        let edited = there.edited_at();
+        let ours = edited.machine == self.label.machine && edited.log_id == self.label.log_id;
+        if !ours || edited.sequence < raw.sequence {
+            return Ok(true);
+        }
+        let bodiless = edited.sequence == raw.sequence && raw.payload.is_empty();
+        if there.body != Body::Inline
+            || bodiless
+            || self.options.planted(Planted::SkipPayloadCheckInReplay)
+        {
+            return Ok(false);
+        }
+        Ok(self.slot_at(place)?.is_none())
+    }
+
+    /// Renames a singlefile into place. Its content is durable, and its temporary name too.
+    fn place_single(&mut self, content: Position) -> StoreResult<()> {
+        let (tmp, path) = (paths::single_tmp(content), paths::single(content));
+        let folder = paths::folder(&path);
+        let io = |what: &str| StoreError::io(format!("{what} {path}"));
+        self.disk.create_dir_all(folder).map_err(io("create the folder of"))?;
+        self.disk.rename(&tmp, &path).map_err(io("rename into place"))?;
+        if !self.options.planted(Planted::SkipDirectorySync) {
+            self.disk.sync_dir(folder).map_err(io("make durable the name of"))?;
+        }
+        Ok(())
+    }
+
+    fn remove_single(&mut self, edit: &Edit) -> StoreResult<()> {
+        let Some(content) = edit.freed_single else { return Ok(()) };
+        let path = paths::single(content);
+        match self.disk.unlink(&path) {
+            Ok(()) => {
+                self.dirty_folders.insert(paths::folder(&path).to_owned());
+                Ok(())
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(StoreError::io(format!("remove {path}"))(e)),
+        }
+    }
+
+    /// Free space, counters and tombstones after an edit.
+    fn account(&mut self, edit: &Edit, home: &SlotHeader, sequence: Sequence) {
+        self.note_used(home.place());
+        if let (Some(target), Body::Slot(address)) = (&edit.target, home.body) {
+            let units = self.target_units(target).unwrap_or(0);
+            self.note_used(Place { address, capacity_units: units });
+        }
+        for place in &edit.freed {
+            let freed = FreedPlace { place: *place, superseded_by: sequence };
+            if self.is_ours(place.address.chunkfile()) {
+                self.space.wait(freed);
+            } else {
+                self.frozen.push(freed);
+            }
+        }
+        self.count(edit, home);
+        if home.state == State::Deleted
+            && let Some(state) = self.chunks.states.get_mut(&home.address.chunkfile())
+        {
+            state.oldest_tombstone_ms = state.oldest_tombstone_ms.min(home.modified_ms);
+        }
+    }
+
+    fn target_units(&mut self, target: &SlotImage) -> Option<u32> {
+        let secret = self.chunks.secret(target.address.chunkfile()).ok()?;
+        SlotHeader::decode(&target.header, &secret).ok().map(|h| h.capacity_units)
+    }
+
+    /// A place is in use: neither hole nor waiting nor fresh space.
+    fn note_used(&mut self, place: Place) {
+        let id = place.address.chunkfile();
+        if !self.is_ours(id) {
+            return;
+        }
+        let (from, units) = (place.address.offset_units, place.capacity_units);
+        self.space.carve(id.chunk, from, units);
+        if let Some(state) = self.chunks.states.get_mut(&id)
+            && from + units > state.used_units
+        {
+            let gap = from.saturating_sub(state.used_units);
+            let gap_at = state.used_units;
+            state.used_units = from + units;
+            self.space.give(id.chunk, gap_at, gap);
+        }
+    }
+
+    fn count(&mut self, edit: &Edit, home: &SlotHeader) {
+        let c = &mut self.counters;
+        match edit.replaced {
+            Replaced::Nothing | Replaced::Purged => {}
+            Replaced::Live(length) => {
+                c.live_objects = c.live_objects.saturating_sub(1);
+                c.live_bytes = c.live_bytes.saturating_sub(length);
+            }
+            Replaced::Deleted(length) => {
+                c.deleted_objects = c.deleted_objects.saturating_sub(1);
+                c.deleted_bytes = c.deleted_bytes.saturating_sub(length);
+            }
+        }
+        match home.state {
+            State::Live => {
+                c.live_objects += 1;
+                c.live_bytes += home.length;
+            }
+            State::Deleted => {
+                c.deleted_objects += 1;
+                c.deleted_bytes += home.length;
+            }
+            State::Purged => {}
+        }
+    }
+
+    /// Reads the next header at the frontier of a chunkfile; `None` where fresh space begins.
+    pub fn adopt_frontier(&mut self, id: ChunkfileId) -> StoreResult<u32> {
+        let mut adopted = 0;
+        while let Some(state) = self.chunks.states.get(&id).copied() {
+            let mut address = crate::format::ids::Address {
+                machine: id.machine,
+                log_id: id.log_id,
+                chunk: id.chunk,
+                offset_units: state.used_units,
+            };
+            address.offset_units = state.used_units;
+            let place = Place { address, capacity_units: 0 };
+            let Some(header) = self.header_at(place)? else { break };
+            let end = state.used_units.saturating_add(header.capacity_units.max(1));
+            if u64::from(end) * UNIT > u64::from(state.size_units) * UNIT {
+                break;
+            }
+            if let Some(state) = self.chunks.states.get_mut(&id) {
+                state.used_units = end;
+            }
+            adopted += 1;
+        }
+        Ok(adopted)
+    }
+}
+
+/// The answer that an edit gave, for the table of R2.
+#[must_use]
+pub fn answer_of(edit: &Edit, home: &SlotHeader) -> Option<AnsweredToken> {
+    let token = Token {
+        client: home.token_client,
+        sequence: home.token_sequence,
+        lowest_unanswered: edit.token_lowest,
+        issued_ms: edit.token_issued_ms,
+    };
+    token.is_some().then(|| AnsweredToken {
+        token,
+        object: home.object_id(),
+        tag: home.version.tag,
+    })
+}

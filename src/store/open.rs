@@ -1,0 +1,451 @@
+//! Opening a mount: label, checkpoint, replay of the log, and then the first position of the new start.
+//!
+//! Order: the raised start count is durable before anything else is written (R10), so no position is given twice,
+//! whatever happens next. Start-up reads the checkpoint and the log behind it, never the slots of all objects (P8);
+//! only a lost checkpoint is rebuilt from the slot headers.
+
+use super::checkpoints::Checkpoints;
+use super::clock::Clock;
+use super::core::Core;
+use super::disk::{Disk, DiskFile, Open};
+use super::error::{StoreError, StoreResult};
+use super::log::{Current, FullSegment, Log, LogIdentity};
+use super::log_scan::{FoundSegment, ScanEnd, TornBatch, find_segments, scan};
+use super::maintain::Sweep;
+use super::mount::{ContentIds, Mount};
+use super::options::{MountOptions, Planted};
+use super::tokens::TokenTable;
+use crate::cluster::reuse::Reuse;
+use crate::format::checkpoint::{BadCheckpoint, Checkpoint};
+use crate::format::crc::crc32c;
+use crate::format::envelope::FormatError;
+use crate::format::ids::{LogId, Sequence};
+use crate::format::label::{LABEL_LEN_MAX, Label};
+use crate::format::log::{BATCH_HEADER_LEN, BatchHeader, SEGMENT_HEADER_LEN};
+use crate::format::paths;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Reads a label.
+///
+/// # Errors
+/// `Io` (not found among them), `Format` when it is damaged or newer.
+pub fn read_label<D: Disk>(disk: &D) -> StoreResult<Label> {
+    let io = |what: &str| StoreError::io(format!("{what} {}", paths::LABEL));
+    let file = disk.open(paths::LABEL, Open::Read).map_err(io("open"))?;
+    let len = file.len().map_err(io("length of"))?;
+    let len = usize::try_from(len).unwrap_or(LABEL_LEN_MAX).min(LABEL_LEN_MAX);
+    let mut bytes = vec![0; len];
+    let got = file.read_full_at(0, &mut bytes).map_err(io("read"))?;
+    Ok(Label::decode(&bytes[..got])?)
+}
+
+/// Replaces the label as a whole; durable when it returns.
+///
+/// # Errors
+/// `Io`.
+pub fn write_label<D: Disk>(disk: &D, label: &Label) -> StoreResult<()> {
+    let io = |what: &str| StoreError::io(format!("{what} {}", paths::LABEL_TMP));
+    if disk.stat(paths::LABEL_TMP).map_err(io("stat"))?.is_some() {
+        disk.unlink(paths::LABEL_TMP).map_err(io("remove"))?;
+    }
+    let file = disk.open(paths::LABEL_TMP, Open::Create).map_err(io("create"))?;
+    file.write_all_at(0, &label.encode()).map_err(io("write"))?;
+    file.sync_data().map_err(io("fdatasync"))?;
+    disk.rename(paths::LABEL_TMP, paths::LABEL).map_err(io("rename"))?;
+    disk.sync_dir("").map_err(io("make durable the rename of"))
+}
+
+impl<D: Disk> Mount<D> {
+    /// Labels a blank directory and opens it. `label` carries names, uuids and members; log id and start count are
+    /// given here.
+    ///
+    /// # Errors
+    /// `Io`, `Format`.
+    pub fn create(
+        disk: D,
+        label: Label,
+        options: MountOptions,
+        clock: Arc<dyn Clock>,
+        tokens: Arc<TokenTable>,
+    ) -> StoreResult<Self> {
+        let mut rng = StdRng::from_seed(options.seed);
+        let created_ms = clock.now_ms();
+        let log_id = draw_log_id(&mut rng);
+        // The label comes before any other entry, so that a half-made mount is never taken for leftovers.
+        write_label(&disk, &Label { log_id, start_count: 0, created_ms, ..label })?;
+        Self::open_with(disk, options, clock, tokens, rng)
+    }
+
+    /// Opens a labelled mount: raises the start count, replays the log.
+    ///
+    /// # Errors
+    /// `Io`, `Format`, `Damaged`.
+    pub fn open(
+        disk: D,
+        options: MountOptions,
+        clock: Arc<dyn Clock>,
+        tokens: Arc<TokenTable>,
+    ) -> StoreResult<Self> {
+        let rng = StdRng::from_seed(options.seed);
+        Self::open_with(disk, options, clock, tokens, rng)
+    }
+
+    fn open_with(
+        disk: D,
+        options: MountOptions,
+        clock: Arc<dyn Clock>,
+        tokens: Arc<TokenTable>,
+        mut rng: StdRng,
+    ) -> StoreResult<Self> {
+        let old = read_label(&disk)?;
+        let label = next_start(&old, &mut rng);
+        if !options.planted(Planted::ReuseStartCount) || old.start_count == 0 {
+            write_label(&disk, &label)?;
+        }
+        for folder in [paths::BINLOG, paths::CHUNKS, paths::SINGLES_TMP] {
+            let made = disk.create_dir_all(folder);
+            made.map_err(StoreError::io(format!("create folder {folder}")))?;
+        }
+        let core = Core::new(disk.clone(), label.clone(), options);
+        let mut opening = Opening { core, tokens, last: 0, checkpoint: None };
+        let log = opening.recover(&mut rng)?;
+        let Opening { core, tokens, last, checkpoint } = opening;
+        let next_sequence = label.first_sequence().max(last + 1);
+        let covered = checkpoint.map_or(0, |c| c.applied);
+        let mut mount = Self {
+            content_ids: Arc::new(ContentIds::new(&label)),
+            reuse: Reuse::new([label.machine]),
+            core,
+            log,
+            clock,
+            tokens,
+            rng,
+            next_sequence,
+            durable: last,
+            pending: Vec::new(),
+            staged: Vec::new(),
+            answers: Vec::new(),
+            batch_bytes: 0,
+            overlay: HashMap::new(),
+            rounds: VecDeque::new(),
+            checkpoints: Checkpoints::covering(covered),
+            free_seen: None,
+            fenced: None,
+            sweep: Sweep::default(),
+            batches: 0,
+            records: 0,
+        };
+        mount.resume_waits();
+        Ok(mount)
+    }
+
+    /// What was freed before the restart is durable and applied: it waits for its members only.
+    fn resume_waits(&mut self) {
+        let last = self.core.space.waiting().map(|freed| freed.superseded_by).max();
+        if let Some(last) = last {
+            let round = self.reuse.superseded(self.position(last));
+            self.rounds.push_back((round, last));
+            self.settle();
+        }
+    }
+}
+
+fn draw_log_id(rng: &mut StdRng) -> LogId {
+    rng.random_range(1..=LogId::MAX)
+}
+
+/// The label of this start. When all start counts of a log id are used up, a new life begins.
+fn next_start(old: &Label, rng: &mut StdRng) -> Label {
+    old.with_next_start().unwrap_or_else(|| Label {
+        log_id: draw_log_id(rng),
+        start_count: 1,
+        generation: old.generation.saturating_add(1),
+        ..old.clone()
+    })
+}
+
+struct Opening<D: Disk> {
+    core: Core<D>,
+    tokens: Arc<TokenTable>,
+    last: Sequence,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl<D: Disk> Opening<D> {
+    /// Checkpoint, replay, and the log ready to go on.
+    fn recover(&mut self, rng: &mut StdRng) -> StoreResult<Log<D>> {
+        self.checkpoint = self.read_checkpoint()?;
+        let rebuild = self.checkpoint.is_none();
+        match self.checkpoint.take() {
+            Some(checkpoint) => {
+                self.restore(&checkpoint);
+                self.checkpoint = Some(checkpoint);
+            }
+            None => self.core.find_chunkfiles()?,
+        }
+        self.replay_former_log()?;
+        let log = self.replay_own_log(rng)?;
+        if rebuild {
+            self.core.rebuild()?;
+        }
+        self.choose_lanes()?;
+        self.remove_temporaries()?;
+        Ok(log)
+    }
+
+    fn read_checkpoint(&mut self) -> StoreResult<Option<Checkpoint>> {
+        let io = |what: &str| StoreError::io(format!("{what} {}", paths::CHECKPOINT));
+        let file = match self.core.disk.open(paths::CHECKPOINT, Open::Read) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io("open")(e)),
+        };
+        let len = usize::try_from(file.len().map_err(io("length of"))?).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; len];
+        let got = file.read_full_at(0, &mut bytes).map_err(io("read"))?;
+        match Checkpoint::decode(&bytes[..got]) {
+            Ok(found) if found.mount_uuid == self.core.label.mount_uuid => Ok(Some(found)),
+            Ok(_) => {
+                self.core.warnings.push("the checkpoint is of another mount: rebuilt".to_owned());
+                Ok(None)
+            }
+            Err(BadCheckpoint::Newer(major)) => {
+                let what = "checkpoint";
+                Err(FormatError::Newer { what, major, minor: 0 }.into())
+            }
+            Err(BadCheckpoint::Broken) => {
+                let what = "the checkpoint is damaged: rebuilt from the slot headers and the log";
+                self.core.warnings.push(what.to_owned());
+                Ok(None)
+            }
+        }
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) {
+        for state in &checkpoint.chunkfiles {
+            self.core.chunks.states.insert(state.id, *state);
+        }
+        self.core.counters = checkpoint.counters;
+        self.tokens.restore(&checkpoint.tokens, checkpoint.forgotten_ms);
+        let same_life = checkpoint.log_id == self.core.label.log_id;
+        for freed in &checkpoint.freed {
+            if same_life && self.core.is_ours(freed.place.address.chunkfile()) {
+                self.core.space.wait(*freed);
+            } else {
+                self.core.frozen.push(*freed);
+            }
+        }
+        if same_life {
+            self.core.next_chunk = checkpoint.next_chunk;
+            self.last = checkpoint.applied;
+            for &(chunk, offset, units) in &checkpoint.holes {
+                self.core.space.give(chunk, offset, units);
+            }
+        }
+    }
+
+    fn identity(&self, log_id: LogId) -> LogIdentity {
+        LogIdentity {
+            machine: self.core.label.machine,
+            log_id,
+            mount: self.core.label.mount,
+            mount_uuid: self.core.label.mount_uuid,
+        }
+    }
+
+    /// When this start began a new life, what the former log holds behind the checkpoint is applied first.
+    fn replay_former_log(&mut self) -> StoreResult<()> {
+        let Some(checkpoint) = self.checkpoint.clone() else { return Ok(()) };
+        if checkpoint.log_id == self.core.label.log_id {
+            return Ok(());
+        }
+        let identity = self.identity(checkpoint.log_id);
+        let mut segments = find_segments(&self.core.disk, &identity)?;
+        let point = (checkpoint.segment, checkpoint.offset);
+        self.replay(&identity, &mut segments, Some(point), checkpoint.applied)?;
+        self.last = 0;
+        Ok(())
+    }
+
+    fn replay_own_log(&mut self, rng: &mut StdRng) -> StoreResult<Log<D>> {
+        let identity = self.identity(self.core.label.log_id);
+        let mut segments = find_segments(&self.core.disk, &identity)?;
+        let own = self.checkpoint.as_ref().filter(|c| c.log_id == identity.log_id);
+        let point = own.map(|c| (c.segment, c.offset));
+        let before = own.map_or(0, |c| c.applied);
+        let end = self.replay(&identity, &mut segments, point, before)?;
+        self.last = end.last.max(before);
+        self.resume_log(identity, segments, end, rng)
+    }
+
+    /// Replays everything behind the checkpoint.
+    fn replay(
+        &mut self,
+        identity: &LogIdentity,
+        segments: &mut [FoundSegment<D::File>],
+        point: Option<(Sequence, u64)>,
+        after: Sequence,
+    ) -> StoreResult<ScanEnd> {
+        let begin = SEGMENT_HEADER_LEN as u64;
+        let (start, offset) = match point {
+            Some((first, offset)) => {
+                match segments.iter().position(|s| s.header.first >= first) {
+                    Some(index) if segments[index].header.first == first => (index, offset),
+                    Some(index) => (index, begin),
+                    None => (segments.len(), begin),
+                }
+            }
+            None => (0, begin),
+        };
+        for index in 0..start.min(segments.len()) {
+            segments[index].last = segments
+                .get(index + 1)
+                .map_or(after, |next| next.header.predecessor.min(after));
+        }
+        if start >= segments.len() {
+            return Ok(ScanEnd { segment: start, tail: begin, last: after, ..ScanEnd::default() });
+        }
+        let (core, tokens) = (&mut self.core, &self.tokens);
+        let end = scan::<D>(identity, segments, start, offset, after, &mut |raw| {
+            if let Some(answered) = core.replay(raw)? {
+                tokens.answered(&[answered]);
+            }
+            Ok(())
+        })?;
+        for damage in &end.damage {
+            let what = format!(
+                "log segment {:x} is damaged at {}: records between {:x} and {:x} may be lost; \
+                 what their slots hold is kept",
+                damage.segment, damage.offset, damage.after, damage.before
+            );
+            tracing::warn!(mount = core.label.mount, "{what}");
+            core.warnings.push(what);
+        }
+        Ok(end)
+    }
+
+    fn resume_log(
+        &mut self,
+        identity: LogIdentity,
+        mut segments: Vec<FoundSegment<D::File>>,
+        end: ScanEnd,
+        rng: &mut StdRng,
+    ) -> StoreResult<Log<D>> {
+        let disk = self.core.disk.clone();
+        let next = self.core.label.first_sequence().max(self.last + 1);
+        self.remove_unused_segments(&identity, &segments)?;
+        if end.segment >= segments.len() {
+            // No log behind the checkpoint: a new mount, a new life, or logs that were deleted.
+            let secret = rng.random();
+            let len = self.core.options.segment_len_min;
+            let current = Log::<D>::create_segment(&disk, &identity, len, next, self.last, secret)?;
+            let full = segments.iter().map(full_segment).collect();
+            return Ok(Log::resume(disk, identity, &self.core.options, full, current, self.last));
+        }
+        let tail = segments.remove(end.segment);
+        let mut current = Current { file: tail.file, header: tail.header, tail: end.tail };
+        if let Some(torn) = &end.torn {
+            write_again(&mut current, &identity, torn)?;
+        }
+        let full = segments.iter().map(full_segment).collect();
+        Ok(Log::resume(disk, identity, &self.core.options, full, current, self.last))
+    }
+
+    /// Segments that were named but never used, left over from a crash in the middle of a rotation.
+    fn remove_unused_segments(
+        &self,
+        identity: &LogIdentity,
+        known: &[FoundSegment<D::File>],
+    ) -> StoreResult<()> {
+        let entries = self.core.disk.list(paths::BINLOG).map_err(StoreError::io("list binlog"))?;
+        for entry in entries {
+            let path = format!("{}/{}", paths::BINLOG, entry.name);
+            let Some(paths::MountFile::Binlog(name)) = paths::MountFile::parse(&path) else {
+                continue;
+            };
+            let is_known = known.iter().any(|s| s.header.first == name.first);
+            if name.log_id == identity.log_id && !is_known && name.first > self.last {
+                self.core.disk.unlink(&path).map_err(StoreError::io(format!("remove {path}")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Half-filled chunkfiles go on where they stopped. Slots beyond the frontier mean that the log lost its tail:
+    /// they are kept.
+    fn choose_lanes(&mut self) -> StoreResult<()> {
+        let ours: Vec<_> = self
+            .core
+            .chunks
+            .states
+            .values()
+            .filter(|s| self.core.is_ours(s.id) && s.used_units < s.size_units)
+            .map(|s| s.id)
+            .collect();
+        let lanes = self.core.lanes.len();
+        for (index, id) in ours.iter().rev().take(lanes).enumerate() {
+            match self.core.adopt_frontier(*id) {
+                Ok(0) => {}
+                Ok(slots) => {
+                    let what = format!("{slots} slots of chunkfile {} are ahead of the log", id.chunk);
+                    self.core.warnings.push(what);
+                }
+                Err(error) => {
+                    self.core.warnings.push(format!("chunkfile {}: {error}", id.chunk));
+                    continue;
+                }
+            }
+            self.core.lanes[index] = Some(*id);
+        }
+        let next = self.core.chunks.states.values().filter(|s| self.core.is_ours(s.id));
+        let next = next.map(|s| s.id.chunk + 1).max().unwrap_or(0);
+        self.core.next_chunk = self.core.next_chunk.max(next);
+        Ok(())
+    }
+
+    /// Uploads that were under way are gone with their connections.
+    fn remove_temporaries(&self) -> StoreResult<()> {
+        let disk = &self.core.disk;
+        let entries = disk.list(paths::SINGLES_TMP).map_err(StoreError::io("list singles/tmp"))?;
+        for entry in entries {
+            let path = format!("{}/{}", paths::SINGLES_TMP, entry.name);
+            if let Some(paths::MountFile::SingleTmp(_)) = paths::MountFile::parse(&path) {
+                disk.unlink(&path).map_err(StoreError::io(format!("remove {path}")))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn full_segment<F>(segment: &FoundSegment<F>) -> FullSegment {
+    let header = &segment.header;
+    FullSegment { first: header.first, last: segment.last, len: header.len }
+}
+
+/// The intact front of a torn batch was applied: it becomes a batch of its own, so that the next start reads it too.
+fn write_again<F: DiskFile>(
+    current: &mut Current<F>,
+    identity: &LogIdentity,
+    torn: &TornBatch,
+) -> StoreResult<()> {
+    let header = BatchHeader {
+        log_id: identity.log_id,
+        records: torn.records,
+        first: torn.range.0,
+        last: torn.range.1,
+        predecessor: torn.predecessor,
+        body_len: u32::try_from(torn.body.len()).unwrap_or(u32::MAX),
+        body_crc: crc32c(&torn.body),
+    };
+    let sealed = header.encode(&current.header.secret);
+    debug_assert_eq!(sealed.len(), BATCH_HEADER_LEN);
+    let parts: [&[u8]; 2] = [&sealed, &torn.body];
+    let written = current.file.write_all_vectored_at(current.tail, &parts);
+    written.map_err(StoreError::io("write the torn batch of the binlog again"))?;
+    current.file.sync_data().map_err(StoreError::io("fdatasync of the binlog"))?;
+    current.tail += header.stride();
+    Ok(())
+}
