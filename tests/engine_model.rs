@@ -193,7 +193,9 @@ impl World {
             self.live.iter().map(|(id, bytes)| (*id, bytes.clone())).collect();
         for (id, bytes) in live {
             match self.read(&id) {
-                Ok(read) => assert!(read == bytes, "{id:?}: {} against {}", read.len(), bytes.len()),
+                Ok(read) => {
+                    assert!(read == bytes, "{id:?}: {} against {}", read.len(), bytes.len())
+                }
                 Err(error) => panic!("{id:?} of {} bytes: {error}", bytes.len()),
             }
         }
@@ -215,7 +217,7 @@ fn no_id_ever_answers_with_anything_but_its_last_content() {
     let base: u64 = std::env::var("FOLIO_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
     for seed in base..base + 12 {
         println!("FOLIO_SEED={seed}");
-        let disk = SimDisk::new(seed);
+        let disk = SimDisk::default();
         let clock = Arc::new(ManualClock::at(1_000_000));
         let window_ms = if seed % 2 == 0 { 0 } else { 3_600_000 };
         let mount = Mount::create(

@@ -163,7 +163,9 @@ impl SlotHeader {
     /// Whether this is the object that `id` names.
     #[must_use]
     pub fn is_object(&self, id: &ObjectId) -> bool {
-        self.cookie == id.cookie && self.mount == id.mount && self.creation == id.creation()
+        self.cookie == id.cookie
+            && self.mount == id.mount
+            && self.creation == id.creation()
             && self.kind == id.kind
     }
 

@@ -48,13 +48,9 @@ impl<D: Disk> Mount<D> {
     fn reserve_blocks(&mut self, place: Place, hole: bool) -> StoreResult<Place> {
         let id = place.address.chunkfile();
         // Opens the file, so that its secret is known when the header is sealed.
-        let reserved = self
-            .core
-            .chunks
-            .secret(id)
-            .and_then(|_| {
-                self.core.chunks.reserve(id, place.address.offset(), place.capacity(), hole)
-            });
+        let reserved = self.core.chunks.secret(id).and_then(|_| {
+            self.core.chunks.reserve(id, place.address.offset(), place.capacity(), hole)
+        });
         match reserved {
             Ok(()) => Ok(place),
             Err(error) => {

@@ -101,7 +101,8 @@ impl<D: Disk> Mount<D> {
         self.checkpoints.begun_at = self.log.appended;
         self.checkpoints.begun_ms = self.clock.now_ms();
         let image = self.image_now();
-        let files = self.core.chunks.take_dirty().into_iter().map(|(id, (from, to))| (id, from, to));
+        let files =
+            self.core.chunks.take_dirty().into_iter().map(|(id, (from, to))| (id, from, to));
         let files = files.collect();
         let folders = std::mem::take(&mut self.core.dirty_folders).into_iter().collect();
         self.checkpoints.running = Some(Running { image, files, folders });
@@ -178,7 +179,11 @@ impl<D: Disk> Mount<D> {
 }
 
 /// Replaces the checkpoint as a whole: tmp, fdatasync, rename, fsync of the folder.
-pub(super) fn write_checkpoint<D: Disk>(disk: &D, bytes: &[u8], skip_sync: bool) -> StoreResult<()> {
+pub(super) fn write_checkpoint<D: Disk>(
+    disk: &D,
+    bytes: &[u8],
+    skip_sync: bool,
+) -> StoreResult<()> {
     let io = |what: &str| StoreError::io(format!("{what} {}", paths::CHECKPOINT_TMP));
     if disk.stat(paths::CHECKPOINT_TMP).map_err(io("stat"))?.is_some() {
         disk.unlink(paths::CHECKPOINT_TMP).map_err(io("remove"))?;

@@ -72,7 +72,10 @@ impl<D: Disk> Chunks<D> {
         }
         self.know(created);
         let allocated = CHUNKFILE_HEADER_LEN as u64;
-        self.remember(created.id, OpenFile { file, secret: created.secret, allocated, last_used: 0 });
+        self.remember(
+            created.id,
+            OpenFile { file, secret: created.secret, allocated, last_used: 0 },
+        );
         Ok(())
     }
 
@@ -102,8 +105,10 @@ impl<D: Disk> Chunks<D> {
     fn file(&mut self, id: ChunkfileId) -> StoreResult<&mut OpenFile<D::File>> {
         if !self.open.contains_key(&id) {
             let path = paths::chunk(id);
-            let file =
-                self.disk.open(&path, Open::Write).map_err(StoreError::io(format!("open {path}")))?;
+            let file = self
+                .disk
+                .open(&path, Open::Write)
+                .map_err(StoreError::io(format!("open {path}")))?;
             let mut head = vec![0; CHUNKFILE_HEADER_LEN];
             file.read_full_at(0, &mut head).map_err(StoreError::io(format!("read {path}")))?;
             let header = ChunkfileHeader::decode(&head)?;
@@ -153,15 +158,18 @@ impl<D: Disk> Chunks<D> {
     }
 
     /// Reserves blocks for a range before anything is promised about it.
-    pub fn reserve(&mut self, id: ChunkfileId, offset: u64, len: u64, hole: bool) -> StoreResult<()> {
+    pub fn reserve(
+        &mut self,
+        id: ChunkfileId,
+        offset: u64,
+        len: u64,
+        hole: bool,
+    ) -> StoreResult<()> {
         let size = self.states.get(&id).map_or(0, |s| u64::from(s.size_units) * UNIT);
         let file = self.file(id)?;
         let end = offset + len;
-        let result = if hole && offset < file.allocated {
-            file.file.allocate(offset, len)
-        } else {
-            Ok(())
-        };
+        let result =
+            if hole && offset < file.allocated { file.file.allocate(offset, len) } else { Ok(()) };
         let result = result.and_then(|()| {
             if end <= file.allocated {
                 return Ok(());
@@ -183,7 +191,13 @@ impl<D: Disk> Chunks<D> {
     }
 
     /// Writes a slot (or a part of one) and notes that the file is to be synced.
-    pub fn write(&mut self, id: ChunkfileId, offset: u64, parts: &[&[u8]], short_is_fine: bool) -> StoreResult<()> {
+    pub fn write(
+        &mut self,
+        id: ChunkfileId,
+        offset: u64,
+        parts: &[&[u8]],
+        short_is_fine: bool,
+    ) -> StoreResult<()> {
         let len: usize = parts.iter().map(|p| p.len()).sum();
         let file = self.file(id)?;
         let result = if short_is_fine {

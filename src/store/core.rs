@@ -154,7 +154,8 @@ impl<D: Disk> Core<D> {
             }
             Ok(None) => {
                 let kind = raw.kind;
-                self.warnings.push(format!("log record {:x} has the unknown kind {kind}", raw.sequence));
+                self.warnings
+                    .push(format!("log record {:x} has the unknown kind {kind}", raw.sequence));
                 Ok(None)
             }
             Err(_) => {
@@ -191,7 +192,8 @@ impl<D: Disk> Core<D> {
         }
         let secret = self.chunks.secret(chunkfile)?;
         let Ok(home) = SlotHeader::decode(&edit.home.header, &secret) else {
-            let what = format!("log record {:x} carries a header of another chunkfile", raw.sequence);
+            let what =
+                format!("log record {:x} carries a header of another chunkfile", raw.sequence);
             self.warnings.push(what);
             return Ok(None);
         };

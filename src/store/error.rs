@@ -38,7 +38,9 @@ pub enum StoreError {
         length: u64,
     },
     /// The id names a log that this mount never had.
-    #[error("log {log_id:08x} of machine {machine} is none of this mount's: the id is of another cluster")]
+    #[error(
+        "log {log_id:08x} of machine {machine} is none of this mount's: the id is of another cluster"
+    )]
     Foreign {
         /// Machine in the id.
         machine: u16,

@@ -191,11 +191,8 @@ impl<D: Disk> Log<D> {
             },
         };
         let before = std::mem::replace(&mut self.current, next);
-        let full = FullSegment {
-            first: before.header.first,
-            last: self.last,
-            len: before.header.len,
-        };
+        let full =
+            FullSegment { first: before.header.first, last: self.last, len: before.header.len };
         self.full.push_back(full);
         Ok(())
     }

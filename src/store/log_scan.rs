@@ -260,9 +260,8 @@ impl<D: Disk> Walk<'_, D> {
             if record.sequence <= self.end.last || record.sequence > batch.last {
                 break;
             }
-            let bytes = crate::format::log::RECORD_HEADER_LEN
-                + record.head.len()
-                + record.payload.len();
+            let bytes =
+                crate::format::log::RECORD_HEADER_LEN + record.head.len() + record.payload.len();
             len += bytes + crate::format::log::padding(bytes);
             if torn.records == 0 {
                 torn.range.0 = record.sequence;

@@ -134,12 +134,14 @@ impl<D: Disk> Mount<D> {
             return false;
         };
         let (id, oldest_ms) = (oldest.id, oldest.oldest_tombstone_ms);
-        let short = self
-            .disk_space()
-            .is_ok_and(|space| space.free < self.core.options.reserve_free);
+        let short =
+            self.disk_space().is_ok_and(|space| space.free < self.core.options.reserve_free);
         let due_ms = if short {
             self.sweep.purged_early += 1;
-            tracing::warn!(mount = self.core.label.mount, "disk is full: oldest tombstones go early");
+            tracing::warn!(
+                mount = self.core.label.mount,
+                "disk is full: oldest tombstones go early"
+            );
             now_ms
         } else {
             now_ms.saturating_sub(window)

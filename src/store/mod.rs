@@ -1,14 +1,12 @@
 //! Floor 2: blocking IO behind [`disk::Disk`]. No threads, no actors.
-pub mod disk;
-#[cfg(test)]
-mod disk_conformance;
-pub mod os_disk;
-pub mod sim_disk;
 mod alloc;
 mod checkpoints;
 mod chunks;
 pub mod clock;
 mod core;
+pub mod disk;
+#[cfg(test)]
+mod disk_conformance;
 pub mod error;
 mod log;
 mod log_scan;
@@ -16,7 +14,10 @@ mod maintain;
 pub mod mount;
 pub mod open;
 pub mod options;
+pub mod os_disk;
+mod read_whole;
 mod rebuild;
+pub mod sim_disk;
 mod space;
 mod stage;
 pub mod tokens;

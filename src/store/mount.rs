@@ -10,6 +10,7 @@
 //! - Sequences grow; the start count in their top bits was made durable before the first one was given.
 
 use super::checkpoints::Checkpoints;
+use super::clock::Clock;
 use super::core::Core;
 use super::disk::{Disk, Space as DiskSpace};
 use super::error::{StoreError, StoreResult};
@@ -26,7 +27,6 @@ use crate::format::ids::{
 use crate::format::label::Label;
 use crate::format::record::{Edit, Record};
 use crate::format::slot::SlotHeader;
-use super::clock::Clock;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
@@ -316,7 +316,8 @@ impl<D: Disk> Mount<D> {
         let coverage: Coverage = [here].into_iter().collect();
         let report = MemberReport { coverage: coverage.clone(), tails: coverage };
         if let Some(completed) = self.reuse.report(self.core.label.machine, &report) {
-            while let Some((_, covered)) = self.rounds.pop_front_if(|(round, _)| *round <= completed)
+            while let Some((_, covered)) =
+                self.rounds.pop_front_if(|(round, _)| *round <= completed)
             {
                 self.core.space.release(covered);
             }
@@ -324,11 +325,7 @@ impl<D: Disk> Mount<D> {
     }
 
     pub(super) const fn position(&self, sequence: Sequence) -> Position {
-        Position {
-            machine: self.core.label.machine,
-            log_id: self.core.label.log_id,
-            sequence,
-        }
+        Position { machine: self.core.label.machine, log_id: self.core.label.log_id, sequence }
     }
 
     /// Makes sure that a record of `len` body bytes can be appended to the current batch without anything failing:

@@ -291,19 +291,16 @@ impl<D: Disk> Opening<D> {
     ) -> StoreResult<ScanEnd> {
         let begin = SEGMENT_HEADER_LEN as u64;
         let (start, offset) = match point {
-            Some((first, offset)) => {
-                match segments.iter().position(|s| s.header.first >= first) {
-                    Some(index) if segments[index].header.first == first => (index, offset),
-                    Some(index) => (index, begin),
-                    None => (segments.len(), begin),
-                }
-            }
+            Some((first, offset)) => match segments.iter().position(|s| s.header.first >= first) {
+                Some(index) if segments[index].header.first == first => (index, offset),
+                Some(index) => (index, begin),
+                None => (segments.len(), begin),
+            },
             None => (0, begin),
         };
         for index in 0..start.min(segments.len()) {
-            segments[index].last = segments
-                .get(index + 1)
-                .map_or(after, |next| next.header.predecessor.min(after));
+            segments[index].last =
+                segments.get(index + 1).map_or(after, |next| next.header.predecessor.min(after));
         }
         if start >= segments.len() {
             return Ok(ScanEnd { segment: start, tail: begin, last: after, ..ScanEnd::default() });
@@ -390,7 +387,8 @@ impl<D: Disk> Opening<D> {
             match self.core.adopt_frontier(*id) {
                 Ok(0) => {}
                 Ok(slots) => {
-                    let what = format!("{slots} slots of chunkfile {} are ahead of the log", id.chunk);
+                    let what =
+                        format!("{slots} slots of chunkfile {} are ahead of the log", id.chunk);
                     self.core.warnings.push(what);
                 }
                 Err(error) => {

@@ -16,8 +16,10 @@ impl Reserve {
     #[must_use]
     pub const fn capacity(self, length: u64, vector: usize) -> u64 {
         let room = match self {
-            Self::Percent(percent) => (length / 100).saturating_mul(percent as u64)
-                + (length % 100) * percent as u64 / 100,
+            Self::Percent(percent) => {
+                (length / 100).saturating_mul(percent as u64)
+                    + (length % 100) * percent as u64 / 100
+            }
             Self::Bytes(bytes) => bytes,
         };
         slot_len(length, vector).saturating_add(room)

@@ -56,7 +56,9 @@ impl Space {
         }
         let overlaps = |freed: &FreedPlace| {
             let at = freed.place.address.offset_units;
-            freed.place.address.chunk == chunk && at < end && at + freed.place.capacity_units > offset
+            freed.place.address.chunk == chunk
+                && at < end
+                && at + freed.place.capacity_units > offset
         };
         if self.waiting.iter().any(overlaps) {
             self.carve_waiting(chunk, offset, end);

@@ -265,7 +265,12 @@ impl<D: Disk> Mount<D> {
         Ok(target)
     }
 
-    fn place_inline(&mut self, old: &SlotHeader, needed: u64, target: &mut Target) -> StoreResult<()> {
+    fn place_inline(
+        &mut self,
+        old: &SlotHeader,
+        needed: u64,
+        target: &mut Target,
+    ) -> StoreResult<()> {
         let moved = self.moved_place(old)?;
         let here = match old.body {
             SlotBody::Inline => Some(old.place()),
@@ -343,8 +348,7 @@ impl<D: Disk> Mount<D> {
     ) -> SlotHeader {
         let position = self.position(sequence);
         let take_over = old.creation.machine != position.machine;
-        let version: Version =
-            next_version(Some(&old.version), kind, position, true, take_over);
+        let version: Version = next_version(Some(&old.version), kind, position, true, take_over);
         SlotHeader {
             state,
             version,

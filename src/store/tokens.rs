@@ -161,9 +161,11 @@ impl Table {
                 .clients
                 .values()
                 .map(|c| c.answered.values().map(|a| a.token.issued_ms).max().unwrap_or(0))
-                .chain(self.clients.values().flat_map(|c| {
-                    c.answered.values().map(|a| a.token.issued_ms)
-                }))
+                .chain(
+                    self.clients
+                        .values()
+                        .flat_map(|c| c.answered.values().map(|a| a.token.issued_ms)),
+                )
                 .collect();
             times.sort_unstable();
             let Some(&until) = times.get(times.len() / 8) else { return };
