@@ -29,6 +29,8 @@ pub struct Got {
     pub home: SlotHeader,
     /// Where the content is.
     pub content: Content,
+    /// Room of the slot that holds the content, header included, in units; 0 for a singlefile.
+    pub capacity_units: u32,
 }
 
 /// Where the content of an object was found.
@@ -217,7 +219,8 @@ impl<D: Disk> Reader<D> {
             Body::Inline => self.content(&handle, header, place.address, len, buffer, wait),
             Body::Slot(to) => self.follow(header, to, buffer, wait),
             Body::Single(content) => {
-                Ok(Some(Got { home: header, content: Content::Single(content) }))
+                let content = Content::Single(content);
+                Ok(Some(Got { home: header, content, capacity_units: 0 }))
             }
             Body::None => Err(ReadError::Unsettled("a live object without content")),
         }
@@ -256,7 +259,8 @@ impl<D: Disk> Reader<D> {
             Some(payload) => {
                 let from = header.payload_offset();
                 let content = Content::Buffer(from..from + payload.len());
-                Ok(Some(Got { home: header, content }))
+                let capacity_units = header.capacity_units;
+                Ok(Some(Got { home: header, content, capacity_units }))
             }
             None => Err(ReadError::Unsettled("the checksum of the content is wrong")),
         }
@@ -288,7 +292,7 @@ impl<D: Disk> Reader<D> {
         }
         let target = view_target(&home, to, &buffer[..len], &handle.secret)?;
         let got = self.content(&handle, target, to, len, buffer, wait)?;
-        Ok(got.map(|got| Got { home, content: got.content }))
+        Ok(got.map(|got| Got { home, ..got }))
     }
 
     fn handle(&self, id: ChunkfileId, wait: bool) -> Result<Found<D::File>, ReadError> {
