@@ -9,10 +9,10 @@ use super::handles::Handle;
 use super::read::ReadError;
 use super::reader::Reader;
 use crate::format::chunkfile::FIRST_SLOT_UNITS;
-use crate::format::file_id::{ObjectId, ObjectKind};
+use crate::format::file_id::ObjectId;
 use crate::format::ids::{Address, ChunkfileId, MachineId, Tag, UNIT};
 use crate::format::paths::{CHUNKS, MountFile};
-use crate::format::slot::{Body, HEADER_LEN, HEADER_UNITS, MAGIC_BYTES, Role, SlotHeader, State};
+use crate::format::slot::{HEADER_LEN, HEADER_UNITS, MAGIC_BYTES, Role, SlotHeader, State};
 use std::io;
 
 /// Bytes read in one call.
@@ -216,21 +216,10 @@ fn step<F>(
 }
 
 fn listed(header: &SlotHeader) -> Listed {
-    let kind = match header.body {
-        Body::Single(_) => ObjectKind::Single,
-        Body::Inline | Body::Slot(_) | Body::None => ObjectKind::Chunk,
-    };
-    let id = ObjectId {
-        kind,
-        machine: header.creation.machine,
-        mount: header.mount,
-        log_id: header.creation.log_id,
-        sequence: header.creation.sequence,
-        created_s: u32::try_from(header.created_ms / 1000).unwrap_or(u32::MAX),
-        chunk: header.address.chunk,
-        offset_units: header.address.offset_units,
-        capacity_units: header.capacity_units,
-        cookie: header.cookie,
-    };
-    Listed { id, length: header.length, tag: header.version.tag, modified_ms: header.modified_ms }
+    Listed {
+        id: header.object_id(),
+        length: header.length,
+        tag: header.version.tag,
+        modified_ms: header.modified_ms,
+    }
 }
