@@ -104,7 +104,9 @@ fn slot() -> SlotHeader {
         version: Version { tag, vector },
         token_client: [7; 16],
         token_sequence: 12,
-        created_ms: 1_750_000_000_123,
+        kind: object().kind,
+        created_s: object().created_s,
+        birth_units: object().capacity_units,
         modified_ms: 1_750_000_000_456,
         capacity_units: 80,
         payload_crc: crc32c(b"hello"),
@@ -281,6 +283,7 @@ fn all() -> Vec<Golden> {
         ("slot-v1", [slot().encode(&SECRET), b"hello".to_vec()].concat(), |bytes| {
             let read = SlotHeader::decode(bytes, &SECRET).unwrap();
             assert_eq!(read, slot());
+            assert_eq!(read.object_id(), object());
             assert_eq!(read.payload(bytes), Some(&b"hello"[..]));
             [read.encode(&SECRET), b"hello".to_vec()].concat()
         }),
