@@ -44,7 +44,10 @@ pub const BATCH_ALIGN: usize = 64;
 pub const RECORD_HEADER_LEN: usize = 32;
 /// Records begin at multiples of this.
 pub const RECORD_ALIGN: usize = 8;
-const _: () = assert!(BATCH_HEADER_LEN % BATCH_ALIGN == 0 && RECORD_HEADER_LEN % RECORD_ALIGN == 0);
+const _: () = {
+    assert!(BATCH_HEADER_LEN.is_multiple_of(BATCH_ALIGN));
+    assert!(RECORD_HEADER_LEN.is_multiple_of(RECORD_ALIGN));
+};
 
 const SEGMENT_MAGIC: u32 = u32::from_le_bytes(*b"FoLo");
 const BATCH_MAGIC: [u8; 4] = *b"FoBa";

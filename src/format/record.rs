@@ -86,6 +86,10 @@ pub struct ChunkfileCreated {
 }
 
 /// A record.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are edits, and they are short-lived"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
     /// Kind 1.

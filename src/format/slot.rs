@@ -34,7 +34,7 @@ use super::ids::{Address, ChunkfileId, Place, Position, Tag, UNIT, Vector, Versi
 
 /// Length of a slot header in bytes; a multiple of [`UNIT`].
 pub const HEADER_LEN: usize = 192;
-const _: () = assert!(HEADER_LEN as u64 % UNIT == 0);
+const _: () = assert!((HEADER_LEN as u64).is_multiple_of(UNIT));
 /// Units that a header takes.
 pub const HEADER_UNITS: u32 = 3;
 const _: () = assert!(HEADER_UNITS as u64 * UNIT == HEADER_LEN as u64);
