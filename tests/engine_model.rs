@@ -200,7 +200,8 @@ impl World {
             }
         }
         for id in self.gone.clone() {
-            assert!(matches!(self.read(&id), Err(StoreError::NotFound { .. })), "{id:?} came back");
+            let read = self.read(&id);
+            assert!(matches!(read, Err(StoreError::NotFound { .. })), "{id:?}: {read:?}");
         }
         for id in self.deleted.keys().copied().collect::<Vec<_>>() {
             assert!(matches!(self.read(&id), Err(StoreError::NotFound { deleted: true })));

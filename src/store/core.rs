@@ -10,12 +10,14 @@ use super::error::{StoreError, StoreResult};
 use super::options::{MountOptions, Planted};
 use super::space::Space;
 use crate::format::checkpoint::{AnsweredToken, Counters, FreedPlace};
-use crate::format::ids::{ChunkNumber, ChunkfileId, Place, Position, Sequence, Token, UNIT};
+use crate::format::ids::{
+    Address, ChunkNumber, ChunkfileId, Place, Position, Sequence, Token, UNIT,
+};
 use crate::format::label::Label;
 use crate::format::log::RawRecord;
 use crate::format::paths;
 use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
-use crate::format::slot::{Body, HEADER_LEN, SlotHeader, State};
+use crate::format::slot::{Body, HEADER_LEN, MAGIC_BYTES, SlotHeader, State};
 use std::collections::BTreeSet;
 
 /// Longest slot header with its extra vector entries.
@@ -101,6 +103,12 @@ impl<D: Disk> Core<D> {
         };
         let header = SlotHeader::decode(&bytes, &secret).ok();
         Ok(header.filter(|h| h.address == place.address && h.mount == self.label.mount))
+    }
+
+    /// Whether the bytes at an address begin like a slot header.
+    pub fn has_magic(&mut self, address: Address) -> StoreResult<bool> {
+        let bytes = self.chunks.read(address.chunkfile(), address.offset(), MAGIC_BYTES.len())?;
+        Ok(bytes == MAGIC_BYTES)
     }
 
     /// Header and verified payload at an address.

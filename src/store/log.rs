@@ -67,15 +67,9 @@ pub struct Pending {
 impl Pending {
     /// Bytes in the body of a batch.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn body_len(&self) -> usize {
         let len = RECORD_HEADER_LEN + self.head.len() + self.payload.len();
         len + padding(len)
-    }
-
-    /// Never: a record has a header.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        false
     }
 }
 

@@ -403,7 +403,7 @@ impl<D: Disk> Mount<D> {
         let mut head = Vec::with_capacity(320);
         record.encode(&mut head);
         let pending = Pending { kind: record.kind(), sequence, head, payload, payload_crc };
-        self.batch_bytes += pending.len();
+        self.batch_bytes += pending.body_len();
         self.pending.push(pending);
     }
 
