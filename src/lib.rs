@@ -9,7 +9,7 @@
 //!
 //! | floor | room | what is in it |
 //! |---|---|---|
-//! | 1 | [`format`] | bytes: every structure on disk, and the file id. The same drawings are in `docs/FORMAT.md` |
+//! | 1 | [`mod@format`] | bytes: every structure on disk, and the file id. The same drawings are in `docs/FORMAT.md` |
 //! | 1 | [`cluster`] | decisions between machines: versions, coverage, reuse of places, liveness, routing |
 //! | 1 | [`recovery`] | decisions about a mount: new, known, lost, foreign |
 //! | 2 | [`store`] | the engine: log, slots, free space, replay; blocking IO behind one small trait, [`store::disk::Disk`] |
