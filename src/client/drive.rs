@@ -1,0 +1,356 @@
+//! From a request to its result: route, attempt, fall back, wait a little, try again, until the deadline.
+//!
+//! Invariants:
+//! - A mutation keeps its token through all attempts (R2). Once an attempt may have been executed, only an answer
+//!   ends the doubt: else the result is `UnknownOutcome`, never "failed".
+//! - A put that may have been executed is first tried again where it was; only when that machine stays away for half
+//!   of the time is it stored elsewhere (which may leave one object without a reference, never two ids).
+//! - A body that cannot be read again is not sent again.
+
+use super::connection::Connection;
+use super::error::{Error, Failure, Left, Result};
+use super::pool::Pool;
+use super::random;
+use super::views::Views;
+use crate::cluster::routing::{NoRoute, Route};
+use crate::cluster::view::ClusterView;
+use crate::format::ids::MachineId;
+use crate::messages::error::{ErrorCode, Retry};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until};
+
+/// First pause between two rounds; doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How long an answer of the cluster view that names nobody is doubted: a heartbeat may be on its way.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How often a fresh token is taken before the clock of the storage is given up on.
+const RENEWALS_MAX: u32 = 3;
+
+/// A storage to go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Goal {
+    pub(super) group: String,
+    pub(super) syncgroup: String,
+    pub(super) machine: MachineId,
+    pub(super) address: String,
+}
+
+impl Goal {
+    /// The targets of a route, in order.
+    pub(super) fn of_route(group: &str, route: &Route) -> Vec<Self> {
+        route
+            .targets()
+            .map(|target| Self {
+                group: group.to_owned(),
+                syncgroup: target.syncgroup.clone(),
+                machine: target.machine,
+                address: target.advertise.clone(),
+            })
+            .collect()
+    }
+
+    fn is(&self, connection: &Connection) -> bool {
+        let identity = &connection.identity;
+        identity.group == self.group
+            && identity.syncgroup == self.syncgroup
+            && identity.machine == self.machine
+    }
+}
+
+/// Nowhere to go, and how long that is doubted.
+#[derive(Debug)]
+pub(super) struct Nowhere {
+    pub(super) error: Error,
+    pub(super) doubt: Duration,
+}
+
+impl From<NoRoute> for Nowhere {
+    fn from(no_route: NoRoute) -> Self {
+        let (code, doubt, remedy) = match &no_route {
+            NoRoute::NoStorages => {
+                (ErrorCode::Unavailable, Duration::MAX, "start a storage, or wait for it")
+            }
+            NoRoute::GroupNeeded { .. } => (ErrorCode::Usage, Duration::ZERO, ""),
+            NoRoute::UnknownGroup { .. } => (
+                ErrorCode::UnknownGroup,
+                SETTLE,
+                "check the name; a group is known once a storage of it runs",
+            ),
+            NoRoute::UnknownSyncgroup { .. } => (
+                ErrorCode::Unavailable,
+                SETTLE,
+                "check that this is the cluster of the id, and that its storages run",
+            ),
+            NoRoute::NotWritable { .. } => {
+                (ErrorCode::Unavailable, SETTLE, "make room, or add a mount or a storage")
+            }
+            NoRoute::AllDown { .. } => {
+                (ErrorCode::Unavailable, SETTLE, "start the storage again, or mend its mount")
+            }
+        };
+        Self { error: Error::new(code, no_route.to_string()).remedy(remedy), doubt }
+    }
+}
+
+/// One kind of request.
+pub(super) trait Operation: Send {
+    /// What it gives.
+    type Output: Send;
+
+    /// Where to go, in this order.
+    fn goals(&mut self, view: &ClusterView) -> std::result::Result<Vec<Goal>, Nowhere>;
+
+    /// One attempt.
+    fn attempt(
+        &mut self,
+        connection: &Arc<Connection>,
+        goal: &Goal,
+        deadline: Instant,
+    ) -> impl Future<Output = std::result::Result<Self::Output, Failure>> + Send;
+
+    /// What it is.
+    fn nature(&self) -> Nature;
+
+    /// Whether another attempt is possible.
+    fn replayable(&self) -> bool {
+        true
+    }
+
+    /// Takes a fresh issue time for the token.
+    fn renew(&mut self) {}
+}
+
+/// How an operation bears failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// Changes nothing.
+    Read,
+    /// Changes nothing, and one machine that is not there is an answer.
+    ReadOnce,
+    /// Changes an object that exists.
+    Edit,
+    /// Makes an object, anywhere.
+    Create,
+}
+
+impl Nature {
+    const fn mutation(self) -> bool {
+        matches!(self, Self::Edit | Self::Create)
+    }
+}
+
+/// What all operations need.
+#[derive(Debug)]
+pub(super) struct Driver {
+    pub(super) pool: Arc<Pool>,
+    pub(super) views: Arc<Views>,
+    pub(super) timeout: Duration,
+}
+
+/// What has happened so far.
+#[derive(Debug, Default)]
+struct Story {
+    /// An attempt may have been executed.
+    doubt: bool,
+    /// Where, for a put.
+    stuck: Option<Goal>,
+    last: Option<Error>,
+    renewals: u32,
+    /// All goals of the round said that they are full.
+    all_full: bool,
+}
+
+/// What follows from a failed attempt.
+#[derive(Debug)]
+enum Then {
+    /// The next goal.
+    Next,
+    /// The same goal at once.
+    Again,
+    /// A pause, then a new round.
+    Pause,
+    /// That was it.
+    Stop(Error),
+}
+
+impl Driver {
+    /// Runs an operation to its result.
+    pub(super) async fn run<O: Operation>(&self, mut operation: O) -> Result<O::Output> {
+        let start = Instant::now();
+        let deadline = start + self.timeout;
+        let mut story = Story::default();
+        let mut pause = PAUSE_MIN;
+        loop {
+            let view = match self.views.current() {
+                Some(view) => view,
+                None => self.views.refresh(false, deadline).await?,
+            };
+            match operation.goals(&view) {
+                Ok(goals) => {
+                    let goals = story.narrow(goals, start + self.timeout / 2);
+                    match self.round(&mut operation, &goals, &mut story, deadline).await {
+                        Ok(Some(output)) => return Ok(output),
+                        Ok(None) => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(nowhere) if start.elapsed() >= nowhere.doubt => {
+                    return Err(story.end(operation.nature(), Some(nowhere.error)));
+                }
+                Err(nowhere) => story.last = Some(nowhere.error),
+            }
+            if Instant::now() + pause >= deadline {
+                return Err(story.end(operation.nature(), None));
+            }
+            sleep_until(Instant::now() + pause / 2 + jitter(pause / 2)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            // Without a tracker the known view has to do.
+            drop(self.views.refresh(true, deadline).await);
+        }
+    }
+
+    /// Tries each goal once.
+    async fn round<O: Operation>(
+        &self,
+        operation: &mut O,
+        goals: &[Goal],
+        story: &mut Story,
+        deadline: Instant,
+    ) -> Result<Option<O::Output>> {
+        story.all_full = !goals.is_empty();
+        for (index, goal) in goals.iter().enumerate() {
+            let now = Instant::now();
+            // A silent machine must not use up the time of those behind it.
+            let share = if index + 1 < goals.len() {
+                now + deadline.saturating_duration_since(now) / 2
+            } else {
+                deadline
+            };
+            loop {
+                let failure = match self.attempt(operation, goal, share).await {
+                    Ok(output) => return Ok(Some(output)),
+                    Err(failure) => failure,
+                };
+                match story.judge(failure, operation, goal) {
+                    Then::Next => break,
+                    Then::Again => {}
+                    Then::Pause => return Ok(None),
+                    Then::Stop(error) => return Err(error),
+                }
+            }
+        }
+        let nature = operation.nature();
+        if story.all_full || nature == Nature::ReadOnce {
+            return Err(story.end(nature, None));
+        }
+        Ok(None)
+    }
+
+    async fn attempt<O: Operation>(
+        &self,
+        operation: &mut O,
+        goal: &Goal,
+        deadline: Instant,
+    ) -> std::result::Result<O::Output, Failure> {
+        let connection = self.pool.get(&goal.address, deadline).await.map_err(|mut failure| {
+            failure.error.node = Some(format!(
+                "machine {} of {}/{} at {}",
+                goal.machine, goal.group, goal.syncgroup, goal.address
+            ));
+            failure
+        })?;
+        if !goal.is(&connection) {
+            let error = Error::new(
+                ErrorCode::WrongNode,
+                format!(
+                    "another node answers in place of {}/{} machine {}",
+                    goal.group, goal.syncgroup, goal.machine
+                ),
+            );
+            return Err(Failure::nothing(error.at(connection.node())));
+        }
+        operation.attempt(&connection, goal, deadline).await
+    }
+}
+
+impl Story {
+    /// A put that may have been stored stays where it was for a while.
+    fn narrow(&self, goals: Vec<Goal>, until: Instant) -> Vec<Goal> {
+        match &self.stuck {
+            Some(stuck) if Instant::now() < until => vec![stuck.clone()],
+            Some(stuck) => {
+                // Then its mirrors, which know the token, and only then the others.
+                let (near, far): (Vec<_>, Vec<_>) = goals.into_iter().partition(|goal| {
+                    (&goal.group, &goal.syncgroup) == (&stuck.group, &stuck.syncgroup)
+                });
+                near.into_iter().chain(far).collect()
+            }
+            None => goals,
+        }
+    }
+
+    fn judge<O: Operation>(&mut self, failure: Failure, operation: &mut O, goal: &Goal) -> Then {
+        let Failure { error, left } = failure;
+        let nature = operation.nature();
+        self.all_full &= error.code == ErrorCode::NoSpace && left == Left::Answered;
+        let code = error.code;
+        if left == Left::Unknown || (left == Left::Answered && code == ErrorCode::UnknownOutcome) {
+            self.doubt |= nature.mutation();
+            if nature == Nature::Create {
+                self.stuck = Some(goal.clone());
+            }
+        }
+        let retry = code.retry();
+        if left == Left::BodySpent || (left == Left::Answered && retry == Retry::Never) {
+            return Then::Stop(error);
+        }
+        if left == Left::Answered && retry == Retry::FreshToken {
+            if self.doubt || self.renewals == RENEWALS_MAX {
+                return Then::Stop(self.end(nature, Some(error)));
+            }
+            self.renewals += 1;
+            operation.renew();
+            return Then::Again;
+        }
+        self.last = Some(error);
+        if !operation.replayable() {
+            return Then::Stop(self.end(nature, None));
+        }
+        match (left, retry) {
+            (Left::Answered, Retry::Same) => Then::Pause,
+            _ => Then::Next,
+        }
+    }
+
+    /// The error at the end: doubt wins.
+    fn end(&mut self, nature: Nature, error: Option<Error>) -> Error {
+        let error = error
+            .or_else(|| self.last.take())
+            .unwrap_or_else(|| Error::new(ErrorCode::Unavailable, "no answer in time"));
+        if !(self.doubt && nature.mutation()) {
+            return error;
+        }
+        Error {
+            code: ErrorCode::UnknownOutcome,
+            message: format!("it is not known whether this was done: {}", error.message),
+            remedy: match nature {
+                Nature::Create => {
+                    "put it again; at worst one object stays that no id was given out for"
+                }
+                Nature::Edit | Nature::Read | Nature::ReadOnce => {
+                    "read the object to see, or do it again"
+                }
+            }
+            .to_owned(),
+            node: error.node,
+            id: error.id,
+        }
+    }
+}
+
+fn jitter(max: Duration) -> Duration {
+    Duration::from_micros(random::below(u64::try_from(max.as_micros()).unwrap_or(u64::MAX)))
+}
