@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Pause after an error of `accept`.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -66,16 +66,43 @@ pub fn bind(key: &str, address: SocketAddr) -> Result<TcpListener, BindError> {
     }
 }
 
+/// How many connections of one acceptor are open.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: AtomicUsize,
+    ended: Notify,
+}
+
+impl Connections {
+    /// Now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Waits until none is left. Of use after [`StopAccepting`].
+    pub async fn none_left(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.count() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
 /// The right to be one of the connections. Dropped when the connection ends.
 #[derive(Debug)]
 pub struct Permit {
     _slot: OwnedSemaphorePermit,
-    open: Arc<AtomicUsize>,
+    connections: Arc<Connections>,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.connections.open.fetch_sub(1, Ordering::Release);
+        self.connections.ended.notify_waiters();
     }
 }
 
@@ -111,7 +138,7 @@ pub struct AcceptorConfig {
 pub struct Acceptor {
     config: Option<AcceptorConfig>,
     start: Option<StartConnection>,
-    open: Arc<AtomicUsize>,
+    connections: Arc<Connections>,
     accepting: Option<SpawnHandle>,
 }
 
@@ -119,14 +146,14 @@ impl Acceptor {
     /// Accepts as soon as it is started; calls `start` for each connection.
     #[must_use]
     pub fn new(config: AcceptorConfig, start: StartConnection) -> Self {
-        let open = Arc::new(AtomicUsize::new(0));
-        Self { config: Some(config), start: Some(start), open, accepting: None }
+        let connections = Arc::new(Connections::default());
+        Self { config: Some(config), start: Some(start), connections, accepting: None }
     }
 
-    /// How many connections are open now; for `status`.
+    /// How many connections are open; for `status`, and to wait for their end.
     #[must_use]
-    pub fn open_connections(&self) -> Arc<AtomicUsize> {
-        Arc::clone(&self.open)
+    pub fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
     }
 }
 
@@ -136,8 +163,8 @@ impl Actor for Acceptor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         // A supervisor never restarts this actor: the socket went into the loop.
         let (Some(config), Some(start)) = (self.config.take(), self.start.take()) else { return };
-        let open = Arc::clone(&self.open);
-        self.accepting = Some(ctx.spawn(accept_loop(config, start, open).into_actor(self)));
+        let connections = Arc::clone(&self.connections);
+        self.accepting = Some(ctx.spawn(accept_loop(config, start, connections).into_actor(self)));
     }
 }
 
@@ -157,7 +184,11 @@ impl Handler<StopAccepting> for Acceptor {
     }
 }
 
-async fn accept_loop(config: AcceptorConfig, mut start: StartConnection, open: Arc<AtomicUsize>) {
+async fn accept_loop(
+    config: AcceptorConfig,
+    mut start: StartConnection,
+    connections: Arc<Connections>,
+) {
     let AcceptorConfig { listener, name, max_connections, too_many } = config;
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -190,8 +221,8 @@ async fn accept_loop(config: AcceptorConfig, mut start: StartConnection, open: A
             stream.try_write(&too_many).unwrap_or_default();
             continue;
         };
-        open.fetch_add(1, Ordering::Relaxed);
-        let permit = Permit { _slot: slot, open: Arc::clone(&open) };
+        connections.open.fetch_add(1, Ordering::Release);
+        let permit = Permit { _slot: slot, connections: Arc::clone(&connections) };
         match stream.set_nodelay(true).and_then(|()| stream.into_std()) {
             Ok(stream) => start(Accepted { stream, peer, permit }),
             Err(error) => tracing::debug!(listener = name, %peer, %error, "connection broke off"),
@@ -236,11 +267,11 @@ mod tests {
                 config,
                 Box::new(move |connection| send.send(connection).expect("the test waits")),
             );
-            let open = acceptor.open_connections();
+            let open = acceptor.connections();
             let acceptor = acceptor.start();
             let _first = TcpStream::connect(address).expect("connects");
             let first = accepted.recv().await.expect("accepted");
-            assert_eq!(open.load(Ordering::Relaxed), 1);
+            assert_eq!(open.count(), 1);
             let refused = tokio::task::spawn_blocking(move || {
                 let mut text = String::new();
                 let read = TcpStream::connect(address).map(|mut s| s.read_to_string(&mut text));
@@ -249,7 +280,7 @@ mod tests {
             });
             assert_eq!(refused.await.expect("no panic"), "too many");
             drop(first);
-            assert_eq!(open.load(Ordering::Relaxed), 0);
+            open.none_left().await;
             let _second = TcpStream::connect(address).expect("connects");
             let _permit = accepted.recv().await.expect("accepted again");
             acceptor.send(StopAccepting).await.expect("the actor answers");

@@ -12,5 +12,11 @@
 //! one place that makes arbiters, [`ambient`] the one that reads the wall clock and draws random bytes.
 pub mod acceptor;
 pub mod ambient;
+pub mod caller;
+pub mod heartbeat;
+pub mod reporter;
+pub mod router;
+
 pub mod session;
 pub mod threads;
+pub mod tracker_service;

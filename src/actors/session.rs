@@ -7,18 +7,20 @@
 //! - Requests of one connection are served one after the other: a connection costs at most one request in hand, one
 //!   read buffer that grows with what has arrived, one answer. Who pipelines is held back by TCP.
 //! - No head is looked at before the opcode table said that this role may call it on this daemon.
+//! - A request in hand is finished before the connection ends for a stop of the daemon.
 //! - Who is silent, slow to send or slow to read is cut off: `handshake_timeout` until the session begins,
 //!   `idle_timeout` for each whole request, [`WRITE_TIMEOUT`] for each answer.
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::watch;
 
 use super::ambient;
 use crate::format::crc::crc32c;
@@ -80,6 +82,8 @@ pub struct SessionConfig {
     pub handshake_timeout: Duration,
     /// For each whole request.
     pub idle_timeout: Duration,
+    /// Turns true when the daemon stops: connections end between two requests.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// Why a request was not done, as it goes out.
@@ -166,6 +170,9 @@ pub enum Ended {
     /// The other end closed it between two frames.
     #[error("closed by the other end")]
     Closed,
+    /// The daemon stops.
+    #[error("the daemon stops")]
+    Stopping,
     /// Nothing whole came in time.
     #[error("no whole {0} in time")]
     Silent(&'static str),
@@ -232,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 pub async fn serve<S, T>(
     stream: S,
     peer: SocketAddr,
-    config: Rc<SessionConfig>,
+    config: Arc<SessionConfig>,
     service: &T,
 ) -> Ended
 where
@@ -290,7 +297,13 @@ async fn read_request<S: AsyncRead + AsyncWrite + Unpin>(
     limit: Duration,
     what: &'static str,
 ) -> Result<Option<Frame>, Ended> {
-    let read = tokio::time::timeout(limit, wire.read()).await;
+    let mut stopping = config.stopping.clone();
+    // Both branches may be dropped: what has arrived stays in the buffer.
+    let read = tokio::select! {
+        biased;
+        _ = stopping.wait_for(|stop| *stop) => return Err(Ended::Stopping),
+        read = tokio::time::timeout(limit, wire.read()) => read,
+    };
     let frame = match read {
         Err(_) => return Err(Ended::Silent(what)),
         Ok(Ok(None)) => return Err(Ended::Closed),

@@ -21,8 +21,8 @@ impl Service for Echo {
     }
 }
 
-fn config(keys: KeyRing) -> Rc<SessionConfig> {
-    Rc::new(SessionConfig {
+fn config(keys: KeyRing) -> Arc<SessionConfig> {
+    Arc::new(SessionConfig {
         node: NodeIdentity {
             kind: Daemon::Tracker,
             group: String::new(),
@@ -35,6 +35,7 @@ fn config(keys: KeyRing) -> Rc<SessionConfig> {
         keys,
         handshake_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(300),
+        stopping: watch::channel(false).1,
     })
 }
 

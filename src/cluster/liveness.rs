@@ -91,6 +91,7 @@ impl Liveness {
             Service::Recovering => State::Recovering,
             Service::ReadOnly => State::ReadOnly,
             Service::Draining => State::Draining,
+            Service::Starting => State::Joining,
         }
     }
 

@@ -1,8 +1,8 @@
 //! What a tracker publishes and what a storage says of itself.
 //!
-//! All structures travel by position: fields are only ever added at the end, with `#[serde(default)]`. Enumerations
-//! travel as one byte; a value that a newer minor introduced reads as the most careful one known here (never
-//! "writable", never "online").
+//! All structures travel as maps of field names: fields are only ever added, with `#[serde(default)]`, and those of a
+//! newer minor are skipped. Enumerations travel as one byte; a value that a newer minor introduced reads as the most
+//! careful one known here (never "writable", never "online").
 //!
 //! Invariants
 //! - The view is a hash tree group -> syncgroup -> machine id -> storage. A machine id stands once in a group.
@@ -13,13 +13,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::format::file_id::is_name;
 use crate::format::ids::{MachineId, MountIndex};
 
 /// One life of a storage's identity: drawn at its birth, kept in its state directory.
 pub type Instance = [u8; 16];
 
-/// Longest group or syncgroup name, in bytes.
-pub const NAME_LEN_MAX: usize = 64;
 /// Longest address, version or reason that is kept, in bytes.
 pub const TEXT_LEN_MAX: usize = 256;
 /// Most mounts of one storage.
@@ -107,6 +106,8 @@ byte_enum! {
         ReadOnly = 3 "readonly",
         /// No new objects.
         Draining = 4 "draining",
+        /// Not yet.
+        Starting = 5 "starting",
     }
 }
 
@@ -208,7 +209,7 @@ pub struct StorageReport {
 /// Why a report is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadReport {
-    /// A field is empty, too long or not printable.
+    /// A field is empty, too long or not printable; a name is none that an id could hold.
     #[error("heartbeat refused: {field} is empty, longer than allowed or not printable")]
     Field {
         /// Which one.
@@ -222,15 +223,18 @@ pub enum BadReport {
 impl StorageReport {
     /// Checks every bound (P7: what a heartbeat makes a tracker remember is limited).
     pub fn validate(&self) -> Result<(), BadReport> {
+        for (field, name) in [("group", &self.group), ("syncgroup", &self.syncgroup)] {
+            if !is_name(name) {
+                return Err(BadReport::Field { field });
+            }
+        }
         let texts = [
-            ("group", &self.group, NAME_LEN_MAX, true),
-            ("syncgroup", &self.syncgroup, NAME_LEN_MAX, true),
-            ("advertise", &self.advertise, TEXT_LEN_MAX, true),
-            ("admin", &self.admin, TEXT_LEN_MAX, false),
-            ("version", &self.version, TEXT_LEN_MAX, false),
+            ("advertise", &self.advertise, true),
+            ("admin", &self.admin, false),
+            ("version", &self.version, false),
         ];
-        for (field, text, len_max, needed) in texts {
-            if text.len() > len_max
+        for (field, text, needed) in texts {
+            if text.len() > TEXT_LEN_MAX
                 || (needed && text.is_empty())
                 || text.chars().any(char::is_control)
             {

@@ -32,6 +32,8 @@ heads! {
         pub epoch: u64,
         /// Members of the same syncgroup that this tracker knows.
         pub members: Vec<Member>,
+        /// How often this tracker wants a report, milliseconds; 0: as before.
+        pub interval_ms: u32 = 0,
     }
 
     /// Request `view`.

@@ -1,0 +1,209 @@
+//! The calling end of a connection between daemons: one request at a time. For heartbeats and other control traffic.
+//!
+//! Invariants: every step has a limit in time; after any error the connection is of no further use and is dropped;
+//! nothing that changes objects goes through here (R2).
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use serde::Serialize;
+use tokio::net::TcpStream;
+
+use super::ambient;
+use super::session::{Ended, KeyRing, Problem, Wire};
+use crate::format::crc::crc32c;
+use crate::messages::error::ErrorCode;
+use crate::messages::frame::{Frame, FrameError, Kind, Limits, Meta, encode};
+use crate::messages::handshake::{AuthAnswer, ClientHandshake, HelloAnswer, Next, Refusal};
+use crate::messages::heads::{self, ErrorHead, HeadError, NodeIdentity};
+use crate::messages::opcode::{Opcode, Role};
+
+/// Why a call did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody answers there.
+    #[error("cannot connect to {address}: {source}")]
+    Connect {
+        /// Where.
+        address: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Too slow.
+    #[error("{0}: no answer in time")]
+    Timeout(String),
+    /// The handshake failed at this end.
+    #[error("handshake with {address}: {refusal}; {}", refusal.remedy)]
+    Handshake {
+        /// With whom.
+        address: String,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The other end refused the request.
+    #[error("{node} refuses: {problem}; {}", problem.remedy)]
+    Refused {
+        /// Who.
+        node: String,
+        /// Why.
+        problem: Problem,
+    },
+    /// The connection broke.
+    #[error("connection to {address}: {ended}")]
+    Broken {
+        /// With whom.
+        address: String,
+        /// How.
+        ended: Ended,
+    },
+    /// The answer makes no sense.
+    #[error("answer of {address}: {what}")]
+    Nonsense {
+        /// Of whom.
+        address: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// A connection on which the session has begun.
+pub struct Caller {
+    address: String,
+    wire: Wire<TcpStream>,
+    request_id: u64,
+    /// Who the other end is.
+    pub node: NodeIdentity,
+}
+
+/// As whom to call.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Role.
+    pub role: Role,
+    /// What we call ourselves in the other end's log.
+    pub name: String,
+    /// Our instance.
+    pub instance: [u8; 16],
+    /// Our keys.
+    pub keys: KeyRing,
+}
+
+impl Caller {
+    /// Connects to `HOST:PORT` and shakes hands, both within `limit`.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn connect(
+        address: &str,
+        identity: &Identity,
+        limit: Duration,
+    ) -> Result<Self, CallError> {
+        tokio::time::timeout(limit, Self::begin(address, identity))
+            .await
+            .unwrap_or_else(|_| Err(CallError::Timeout(address.to_owned())))
+    }
+
+    async fn begin(address: &str, identity: &Identity) -> Result<Self, CallError> {
+        let io = |source| CallError::Connect { address: address.to_owned(), source };
+        let stream = TcpStream::connect(address).await.map_err(io)?;
+        stream.set_nodelay(true).map_err(io)?;
+        let nonce = ambient::random().map_err(io)?;
+        let keys: Vec<Vec<u8>> =
+            identity.keys.of(identity.role).into_iter().map(<[u8]>::to_vec).collect();
+        let mut handshake =
+            ClientHandshake::new(identity.role, &identity.name, identity.instance, keys, nonce);
+        let refused = |refusal| CallError::Handshake { address: address.to_owned(), refusal };
+        let mut wire = Wire::new(stream, Limits::SESSION);
+        let frame = exchange(&mut wire, address, Opcode::Hello, 1, handshake.hello(), b"").await?;
+        let answer: HelloAnswer = read(address, &frame)?;
+        let node = answer.node.clone();
+        if let Next::Prove(auth) = handshake.on_hello_answer(answer).map_err(refused)? {
+            let frame = exchange(&mut wire, address, Opcode::Auth, 2, &auth, b"").await?;
+            let answer: AuthAnswer = read(address, &frame)?;
+            handshake.on_auth_answer(&answer).map_err(refused)?;
+        }
+        Ok(Self { address: address.to_owned(), wire, request_id: 2, node })
+    }
+
+    /// Asks and waits for the answer, at most `limit`.
+    ///
+    /// # Errors
+    /// [`CallError`]; except after [`CallError::Refused`] the connection must be dropped.
+    pub async fn call<H: Serialize + ?Sized>(
+        &mut self,
+        opcode: Opcode,
+        head: &H,
+        payload: &[u8],
+        limit: Duration,
+    ) -> Result<Frame, CallError> {
+        self.request_id += 1;
+        let asked = exchange(&mut self.wire, &self.address, opcode, self.request_id, head, payload);
+        tokio::time::timeout(limit, asked)
+            .await
+            .unwrap_or_else(|_| Err(CallError::Timeout(self.address.clone())))
+    }
+
+    /// Reads the head of an answer.
+    ///
+    /// # Errors
+    /// [`CallError::Nonsense`].
+    pub fn read<'a, T: serde::Deserialize<'a>>(&self, frame: &'a Frame) -> Result<T, CallError> {
+        read(&self.address, frame)
+    }
+
+    /// Reads the payload of an answer.
+    ///
+    /// # Errors
+    /// [`CallError::Nonsense`].
+    pub fn read_payload<'a, T: serde::Deserialize<'a>>(
+        &self,
+        frame: &'a Frame,
+    ) -> Result<T, CallError> {
+        heads::decode(frame.payload()).map_err(|error| nonsense(&self.address, &error))
+    }
+}
+
+fn nonsense(address: &str, error: &HeadError) -> CallError {
+    CallError::Nonsense { address: address.to_owned(), what: error.to_string() }
+}
+
+fn read<'a, T: serde::Deserialize<'a>>(address: &str, frame: &'a Frame) -> Result<T, CallError> {
+    heads::decode(frame.head()).map_err(|error| nonsense(address, &error))
+}
+
+/// One request and its answer.
+async fn exchange<H: Serialize + ?Sized>(
+    wire: &mut Wire<TcpStream>,
+    address: &str,
+    opcode: Opcode,
+    request_id: u64,
+    head: &H,
+    payload: &[u8],
+) -> Result<Frame, CallError> {
+    let broken = |ended| CallError::Broken { address: address.to_owned(), ended };
+    let mut out = BytesMut::new();
+    let meta = Meta::request(opcode.as_u16(), request_id);
+    let sealed = |error: FrameError| broken(error.into());
+    encode(&mut out, meta, head, payload, crc32c(payload)).map_err(sealed)?;
+    wire.write(&out).await.map_err(broken)?;
+    let Some(frame) = wire.read().await.map_err(broken)? else {
+        return Err(broken(Ended::Closed));
+    };
+    let got = frame.header.meta;
+    if got.status != 0 {
+        let head: ErrorHead = read(address, &frame)?;
+        let problem = Problem {
+            code: ErrorCode::of_status(head.code),
+            message: head.message,
+            remedy: head.remedy,
+        };
+        return Err(CallError::Refused { node: head.node, problem });
+    }
+    if (got.kind, got.request_id) != (Kind::Answer, request_id) {
+        return Err(CallError::Nonsense {
+            address: address.to_owned(),
+            what: "it belongs to no request".to_owned(),
+        });
+    }
+    Ok(frame)
+}
