@@ -22,6 +22,9 @@ impl Service for Echo {
 }
 
 fn config(keys: KeyRing) -> Arc<SessionConfig> {
+    // A dropped sender means that the daemon is gone.
+    let (running, stopping) = watch::channel(false);
+    std::mem::forget(running);
     Arc::new(SessionConfig {
         node: NodeIdentity {
             kind: Daemon::Tracker,
@@ -35,7 +38,7 @@ fn config(keys: KeyRing) -> Arc<SessionConfig> {
         keys,
         handshake_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(300),
-        stopping: watch::channel(false).1,
+        stopping,
     })
 }
 
