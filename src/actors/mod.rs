@@ -6,17 +6,40 @@
 //! | [`heartbeat::Heartbeat`] | control (tracker) | mailbox | one beat per connection | [`session`] | the published view |
 //! | [`router::Router`] | control (tracker) | mailbox | one question per connection | [`session`], console | - |
 //! | [`reporter::Reporter`] | control (storage) | its tracker | one beat in flight | its storage | a tracker |
+//! | [`connection`] (a task) | net | its socket | budget; unsent bytes | a socket | `ChunkFile`, the read pool |
+//! | [`chunk_file::ChunkFile`] | disk of its mount | **FIFO: every change of every key in one chunkfile** | budget | [`connection`], the read pool | the engine, `Binlog` |
+//! | [`binlog::Binlog`] | disk of its mount | one flush at a time | one flush outstanding | `ChunkFile` | the engine, the replies of a batch |
 //! | [`admin_console::AdminConsole`] | control | its socket | one command at a time | an operator | the daemon's commands |
 //!
 //! Control actors never share an arbiter with data actors (R3). `Addr`s come by constructor (R7); [`threads`] is the
 //! one place that makes arbiters, [`ambient`] the one that reads the wall clock and draws random bytes.
 pub mod acceptor;
 pub mod ambient;
+pub mod binlog;
+pub mod budget;
 pub mod caller;
+pub mod chunk_file;
+pub mod connection;
+pub mod download;
+pub mod engine;
+pub mod get_job;
 pub mod heartbeat;
+pub mod list_job;
+pub mod mount_room;
+pub mod out_buffer;
+pub mod outbox;
+pub mod placement;
+pub mod problems;
+pub mod read_pool;
+pub mod registry;
+pub mod reply;
 pub mod reporter;
+mod requests;
 pub mod router;
-
 pub mod session;
+pub mod shared_mount;
+pub mod storage_room;
+pub mod task;
 pub mod threads;
 pub mod tracker_service;
+pub mod upload;

@@ -235,6 +235,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
+impl<S> Wire<S> {
+    /// The socket, and what was read beyond the last frame.
+    pub fn into_parts(self) -> (S, FrameDecoder, BytesMut) {
+        (self.stream, self.decoder, self.buffer)
+    }
+}
+
+/// Makes a session on a fresh socket, within `handshake_timeout`.
+///
+/// # Errors
+/// [`Ended`]: the other end was told why, as far as it speaks frames.
+pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    config: &SessionConfig,
+) -> Result<Session, Ended> {
+    let begun = tokio::time::timeout(config.handshake_timeout, shake_hands(wire, config)).await;
+    let session = begun.map_err(|_| Ended::Silent("handshake"))??;
+    wire.set_limits(Limits::SESSION);
+    Ok(session)
+}
+
 /// Serves one connection to its end.
 pub async fn serve<S, T>(
     stream: S,

@@ -99,6 +99,16 @@ impl Threads {
     }
 }
 
+/// Starts a thread without an arbiter, for work that may wait for a disk; it ends by itself.
+///
+/// # Errors
+/// No thread can be made.
+#[allow(clippy::disallowed_methods, reason = "threads are assigned here and nowhere else")]
+pub fn start_plain(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let shown: String = name.chars().filter(|c| *c != '\0').take(NAME_LEN_MAX).collect();
+    std::thread::Builder::new().name(shown).spawn(work).map(drop)
+}
+
 impl Default for Threads {
     fn default() -> Self {
         Self::new()

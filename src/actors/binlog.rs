@@ -1,0 +1,232 @@
+//! `Binlog`: the tail of a mount's log. Opens the mount, commits what the `ChunkFile`s staged, works on checkpoints and
+//! housekeeping in slices, looks after the folder, starts `ChunkFile` actors.
+//!
+//! | thread | the mount's disk arbiter; blocks there (R4) |
+//! |---|---|
+//! | order | one flush at a time |
+//! | bound | one [`Flush`] outstanding; everything else is rare |
+//! | from | `ChunkFile` (flush), the registry (start an actor), the storage (open, close) |
+//! | to | the mount's engine (calls); the replies of a batch |
+//!
+//! Invariants: before a flush it yields once, so that the mailboxes of all `ChunkFile`s drain into the same batch;
+//! between two slices of anything it yields, so that requests never wait for more than one slice.
+
+use super::chunk_file::ChunkFile;
+use super::mount_room::{MountRoom, OpenFailure, Opener};
+use super::task::Task;
+use crate::format::ids::{ChunkfileId, MountIndex};
+use actix::prelude::*;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Housekeeping, statistics.
+pub const TICK: Duration = Duration::from_secs(1);
+/// Label, device and inode are looked at so often.
+pub const WATCH: Duration = Duration::from_secs(2);
+/// First wait before a mount that could not be opened is tried again.
+const RETRY_MIN: Duration = Duration::from_secs(2);
+/// Longest such wait.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// How the first attempt to open a mount ended.
+pub type FirstOpen = UnboundedSender<(MountIndex, Result<(), OpenFailure>)>;
+
+/// See the module.
+pub struct Binlog {
+    room: Rc<RefCell<MountRoom>>,
+    opener: Opener,
+    first: Option<FirstOpen>,
+    retry: Duration,
+    checkpointing: bool,
+    maintaining: bool,
+    closing: bool,
+}
+
+impl Binlog {
+    /// The log of the mount `room`, which `opener` opens. `first` hears how the first attempt ended.
+    #[must_use]
+    pub const fn new(room: Rc<RefCell<MountRoom>>, opener: Opener, first: FirstOpen) -> Self {
+        Self {
+            room,
+            opener,
+            first: Some(first),
+            retry: RETRY_MIN,
+            checkpointing: false,
+            maintaining: false,
+            closing: false,
+        }
+    }
+
+    fn open(&mut self, ctx: &mut Context<Self>) {
+        if self.closing || self.room.borrow().is_open() {
+            return;
+        }
+        let index = self.room.borrow().shared().index;
+        let result = match (self.opener)() {
+            Ok(opened) => {
+                self.room.borrow_mut().enter(opened);
+                self.retry = RETRY_MIN;
+                Ok(())
+            }
+            Err(failure) => {
+                let known = self.room.borrow().shared().published();
+                if known.why != failure.why {
+                    tracing::error!(
+                        mount = index,
+                        why = failure.why,
+                        remedy = failure.remedy,
+                        "mount failed"
+                    );
+                }
+                self.room.borrow().refuse_open(&failure);
+                if failure.retry {
+                    self.open_later(ctx);
+                }
+                Err(failure)
+            }
+        };
+        if let Some(first) = self.first.take() {
+            // Nobody waits any more: the start was given up.
+            first.send((index, result)).unwrap_or_default();
+        }
+    }
+
+    fn open_later(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_later(self.retry, Self::open);
+        self.retry = (self.retry * 2).min(RETRY_MAX);
+    }
+
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        if self.room.borrow_mut().look() {
+            self.open_later(ctx);
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.room.borrow_mut().refresh();
+        self.maintain(ctx);
+        self.checkpoint(ctx);
+    }
+
+    fn flush(&mut self, ctx: &mut Context<Self>) {
+        self.room.borrow_mut().commit();
+        self.checkpoint(ctx);
+    }
+
+    fn checkpoint(&mut self, ctx: &mut Context<Self>) {
+        if !self.checkpointing && self.room.borrow().checkpoint_due() {
+            self.checkpointing = true;
+            self.after_others(ctx, Self::checkpoint_slice);
+        }
+    }
+
+    fn checkpoint_slice(&mut self, ctx: &mut Context<Self>) {
+        self.checkpointing = self.room.borrow_mut().checkpoint_step();
+        if self.checkpointing {
+            self.after_others(ctx, Self::checkpoint_slice);
+        }
+    }
+
+    fn maintain(&mut self, ctx: &mut Context<Self>) {
+        if !self.maintaining {
+            self.maintaining = true;
+            self.maintain_slice(ctx);
+        }
+    }
+
+    fn maintain_slice(&mut self, ctx: &mut Context<Self>) {
+        self.maintaining = self.room.borrow_mut().maintain();
+        if self.maintaining {
+            self.after_others(ctx, Self::maintain_slice);
+        }
+    }
+
+    /// Goes on after everybody else on this thread had a turn.
+    fn after_others(
+        &self,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        ctx.spawn(
+            tokio::task::yield_now().into_actor(self).map(move |(), actor, ctx| then(actor, ctx)),
+        );
+    }
+}
+
+impl Actor for Binlog {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.open(ctx);
+        ctx.run_interval(TICK, Self::tick);
+        ctx.run_interval(WATCH, Self::watch);
+    }
+}
+
+/// Something is staged.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Flush;
+
+impl Handler<Flush> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, ctx: &mut Context<Self>) {
+        self.after_others(ctx, Self::flush);
+    }
+}
+
+/// Puts of a mount that has no chunkfile yet.
+impl Handler<Task> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, task: Task, ctx: &mut Context<Self>) {
+        if self.room.borrow_mut().handle(task) {
+            self.after_others(ctx, Self::flush);
+        }
+    }
+}
+
+/// Somebody asked for a chunkfile whose actor does not run.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StartChunkFile(pub ChunkfileId);
+
+impl Handler<StartChunkFile> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, StartChunkFile(id): StartChunkFile, ctx: &mut Context<Self>) {
+        let addr = ChunkFile::new(id, Rc::clone(&self.room), ctx.address()).start();
+        self.room.borrow().shared().registry.started(id, addr);
+    }
+}
+
+/// The mount must not go on.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Fence(pub String);
+
+impl Handler<Fence> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, Fence(why): Fence, _: &mut Context<Self>) {
+        self.room.borrow_mut().fence(why);
+    }
+}
+
+/// The daemon stops, and no `ChunkFile` is left. Answered when everything is durable and covered by a checkpoint.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct CloseMount;
+
+impl Handler<CloseMount> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, _: CloseMount, ctx: &mut Context<Self>) {
+        self.closing = true;
+        self.room.borrow_mut().close();
+        ctx.stop();
+    }
+}

@@ -1,0 +1,512 @@
+//! `Connection`: one socket of the data port, one task on a net arbiter.
+//!
+//! | thread | a net arbiter |
+//! |---|---|
+//! | order | requests are taken in the order of their arrival, answers leave in the order in which they are ready |
+//! | bound | the budget; beyond [`OUT_HIGH`] bytes that the client does not read, nothing more is taken from it |
+//! | from | the socket; the [`Outbox`] (answers made on other threads) |
+//! | to | `ChunkFile` (mutations), the read pool (what may wait), the socket |
+//!
+//! It is a task and not an actor, because nobody sends it messages: its mailbox is the outbox. Within one turn it takes
+//! over all answers, handles all requests that have arrived, and then writes once.
+//!
+//! Invariants: nothing here waits for a disk (R4); a request holds a permit before it enters a queue (R1); a mutation
+//! that was handed on is never cancelled by the end of its connection (R2).
+
+use super::acceptor::Accepted;
+use super::budget::Permit;
+use super::download::Download;
+use super::out_buffer::OutBuffer;
+use super::outbox::{Out, Outbox, RequestTag};
+use super::session::{self, Problem, Wire};
+use super::storage_room::StorageRoom;
+use super::upload::Upload;
+use crate::messages::error::ErrorCode;
+use crate::messages::frame::{
+    FLAG_LAST, FLAG_STREAMED, Frame, FrameDecoder, FrameError, HEADER_LEN, Header, Kind, Limits,
+    Meta, encode, encode_head,
+};
+use crate::messages::handshake::Session;
+use crate::messages::heads::{Acks, DataEnd, ErrorHead, IdBytes, WindowHead, Written};
+use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// Bytes not yet read by the client beyond which no request is taken from it.
+pub const OUT_HIGH: usize = 1 << 20;
+/// Bytes asked from the socket at once.
+const READ_LEN: usize = 64 << 10;
+/// A frame of more bytes takes its permit before the rest of it is waited for.
+const LARGE_FRAME: usize = 64 << 10;
+/// How long a connection may take to hand over its last answers when the daemon stops.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// One connection after its handshake.
+pub struct Connection {
+    pub(super) room: Arc<StorageRoom>,
+    pub(super) session: Session,
+    pub(super) out: OutBuffer,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) uploads: HashMap<u64, Upload>,
+    /// The permit of the large frame that is arriving.
+    pub(super) large: Option<Permit>,
+    /// Requests handed on and not answered.
+    pub(super) in_hand: usize,
+    downloads: HashMap<u64, (RequestTag, Download)>,
+    taken: Vec<Out>,
+    stream: TcpStream,
+    decoder: FrameDecoder,
+    input: BytesMut,
+    /// Bytes of a refused frame that are still to arrive.
+    skip: usize,
+    idle: Pin<Box<Sleep>>,
+    /// Bytes went in or out since the idle timer was set.
+    active: bool,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    stopping: bool,
+    /// No more input is taken; the connection ends when everything is written.
+    ending: bool,
+}
+
+/// Serves a socket to its end: handshake, then requests.
+pub async fn serve(accepted: Accepted, room: Arc<StorageRoom>, stop: CancellationToken) {
+    let Accepted { stream, peer, permit } = accepted;
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%peer, %error, "the socket cannot be used"),
+    };
+    room.counters.connections.fetch_add(1, Ordering::Relaxed);
+    let mut wire = Wire::new(stream, Limits::HANDSHAKE);
+    let begun = tokio::select! {
+        begun = session::begin(&mut wire, &room.session) => Some(begun),
+        () = stop.cancelled() => None,
+    };
+    match begun {
+        Some(Ok(session)) => {
+            tracing::debug!(%peer, role = %session.role, name = session.name, "session begins");
+            let mut connection = Connection::new(wire, Arc::clone(&room), session, stop);
+            let ended = poll_fn(|cx| connection.poll(cx)).await;
+            connection.close();
+            tracing::debug!(%peer, ended, "session ends");
+        }
+        Some(Err(ended)) => tracing::debug!(%peer, %ended, "no session"),
+        None => {}
+    }
+    room.counters.connections.fetch_sub(1, Ordering::Relaxed);
+    drop(permit);
+}
+
+impl Connection {
+    fn new(
+        wire: Wire<TcpStream>,
+        room: Arc<StorageRoom>,
+        session: Session,
+        stop: CancellationToken,
+    ) -> Self {
+        let (stream, decoder, input) = wire.into_parts();
+        let idle = Box::pin(tokio::time::sleep(room.session.idle_timeout));
+        Self {
+            room,
+            session,
+            out: OutBuffer::default(),
+            outbox: Arc::new(Outbox::default()),
+            uploads: HashMap::new(),
+            large: None,
+            in_hand: 0,
+            downloads: HashMap::new(),
+            taken: Vec::new(),
+            stream,
+            decoder,
+            input,
+            skip: 0,
+            idle,
+            active: false,
+            stop: Box::pin(stop.cancelled_owned()),
+            stopping: false,
+            ending: false,
+        }
+    }
+
+    /// Uploads are given up, downloads dropped; mutations in hand go on without us.
+    fn close(&mut self) {
+        self.outbox.close();
+        self.uploads.clear();
+        self.downloads.clear();
+    }
+
+    /// Runs until there is nothing to do; ready with the reason when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if let Poll::Ready(ended) = self.poll_timers(cx) {
+            return Poll::Ready(ended);
+        }
+        self.outbox.register(cx.waker());
+        loop {
+            self.take_answers();
+            self.take_requests();
+            self.pump();
+            let wrote = match self.out.poll_write(&mut self.stream, cx) {
+                Poll::Ready(Ok(wrote)) => wrote,
+                Poll::Ready(Err(_)) => return Poll::Ready("the client is gone"),
+                Poll::Pending => false,
+            };
+            self.active |= wrote;
+            if self.out.is_empty() && self.is_done() {
+                return Poll::Ready(if self.stopping { "the daemon stops" } else { "closed" });
+            }
+            let read = match self.poll_read(cx) {
+                Poll::Ready(Ok(read)) => read,
+                Poll::Ready(Err(_)) => return Poll::Ready("the client is gone"),
+                Poll::Pending => false,
+            };
+            if !read && !wrote {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let quiet = self.in_hand == 0 && self.downloads.is_empty();
+        (self.ending && quiet) || (self.stopping && quiet && self.uploads.is_empty())
+    }
+
+    fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        if !self.stopping && self.stop.as_mut().poll(cx).is_ready() {
+            self.stopping = true;
+            self.idle.as_mut().reset(Instant::now() + LINGER);
+        }
+        if self.idle.as_mut().poll(cx).is_ready() {
+            let waits_for_us = self.in_hand > 0 && self.out.is_empty();
+            if self.stopping || !(self.active || waits_for_us) {
+                return Poll::Ready("idle, or it does not read its answers");
+            }
+            self.active = false;
+            let limit = self.room.session.idle_timeout;
+            self.idle.as_mut().reset(Instant::now() + limit);
+            // Has the timer know who waits for it.
+            if self.idle.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    }
+
+    // --- in ---
+
+    /// Reads once; `true` if something came. No buffer is held while nothing does.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.ending || self.out.len() >= OUT_HIGH {
+            return Poll::Pending;
+        }
+        if self.input.is_empty() {
+            match self.stream.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.input = BytesMut::new();
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.input.capacity() - self.input.len() < READ_LEN / 4 {
+            self.input.reserve(READ_LEN);
+        }
+        match tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input) {
+            Poll::Ready(Ok(0)) => {
+                // Half closed: what was asked is still answered.
+                self.ending = true;
+                self.uploads.clear();
+                Poll::Ready(Ok(true))
+            }
+            Poll::Ready(Ok(_)) => {
+                self.active = true;
+                Poll::Ready(Ok(true))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn take_requests(&mut self) {
+        while !self.ending && self.out.len() < OUT_HIGH {
+            if self.skip > 0 {
+                let now = self.skip.min(self.input.len());
+                drop(self.input.split_to(now));
+                self.skip -= now;
+                if self.skip > 0 {
+                    return;
+                }
+            }
+            match self.decoder.decode(&mut self.input) {
+                Ok(Some(frame)) => self.frame(frame),
+                Ok(None) => {
+                    if self.large.is_none() {
+                        self.reserve_large();
+                    }
+                    if self.skip == 0 {
+                        return;
+                    }
+                }
+                Err(error) => self.bad_frame(&error),
+            }
+        }
+    }
+
+    /// A large frame has begun to arrive: its memory is taken from the budget, or the frame is passed over.
+    fn reserve_large(&mut self) {
+        let Some(header) = self.input.first_chunk::<HEADER_LEN>() else { return };
+        // It was parsed and found within the limits by the decoder a moment ago.
+        let Ok(header) = Header::parse(header) else { return };
+        let total = HEADER_LEN + header.head_len as usize + header.payload_len as usize;
+        if total <= LARGE_FRAME || header.meta.kind != Kind::Request {
+            return;
+        }
+        self.large = self.room.budget.take(header.payload_len.into());
+        if self.large.is_none() {
+            self.decoder = FrameDecoder::new(Limits::SESSION);
+            self.skip = total - self.input.len();
+            self.input.clear();
+            let tag = RequestTag { opcode: header.meta.opcode, id: header.meta.request_id };
+            self.refuse(tag, &busy());
+        }
+    }
+
+    fn bad_frame(&mut self, error: &FrameError) {
+        if let Some(meta) = error.answer() {
+            let tag = RequestTag { opcode: meta.opcode, id: meta.request_id };
+            if let Some(mut upload) = self.uploads.remove(&tag.id) {
+                // Its reply says it, with the right to try again.
+                upload.refuse(Problem::new(error.code(), error.to_string()));
+            } else {
+                self.refuse(tag, &Problem::new(error.code(), error.to_string()));
+            }
+        }
+        self.large = None;
+        if error.is_fatal() {
+            self.ending = true;
+            self.uploads.clear();
+        }
+    }
+
+    fn frame(&mut self, frame: Frame) {
+        let Meta { kind, opcode, request_id, .. } = frame.header.meta;
+        let tag = RequestTag { opcode, id: request_id };
+        match kind {
+            Kind::Request => {
+                self.request(tag, frame);
+                self.large = None;
+            }
+            Kind::Data => self.data(tag, frame),
+            Kind::Window => {
+                if let Some((_, download)) = self.downloads.get_mut(&request_id) {
+                    match StorageRoom::head::<WindowHead>(frame.head()) {
+                        Ok(window) => download.grant(window.bytes),
+                        Err(problem) => self.refuse(tag, &problem),
+                    }
+                }
+            }
+            Kind::Cancel => {
+                self.downloads.remove(&request_id);
+                if let Some(mut upload) = self.uploads.remove(&request_id) {
+                    upload.refuse(Problem::new(ErrorCode::Cancelled, "given up by the caller"));
+                }
+            }
+            Kind::Answer => {
+                self.refuse(tag, &Problem::new(ErrorCode::BadRequest, "nothing was asked here"));
+            }
+        }
+    }
+
+    /// A piece of an upload. One that belongs to none comes too late (it was refused) and is dropped.
+    fn data(&mut self, tag: RequestTag, frame: Frame) {
+        let Some(upload) = self.uploads.get_mut(&tag.id) else { return };
+        let last = frame.header.has(FLAG_LAST);
+        let end = last.then(|| StorageRoom::head::<DataEnd>(frame.head()));
+        let crc = frame.header.payload_crc;
+        let payload = frame.into_payload();
+        if !payload.is_empty()
+            && let super::upload::After::Grant(bytes) = upload.piece(payload, crc, &self.outbox)
+            && !last
+        {
+            self.window(tag, bytes);
+        }
+        let Some(end) = end else { return };
+        let Some(mut upload) = self.uploads.remove(&tag.id) else { return };
+        match end {
+            Ok(end) => upload.end(&end, &self.outbox),
+            Err(problem) => upload.refuse(problem),
+        }
+    }
+
+    // --- out ---
+
+    fn take_answers(&mut self) {
+        let mut taken = std::mem::take(&mut self.taken);
+        self.outbox.take(&mut taken);
+        for out in taken.drain(..) {
+            self.answer(out);
+        }
+        self.taken = taken;
+    }
+
+    fn answer(&mut self, out: Out) {
+        match out {
+            Out::Written { tag, id, opver, permit } => {
+                self.in_hand -= 1;
+                self.uploads.remove(&tag.id);
+                self.written(tag, id, opver);
+                drop(permit);
+            }
+            Out::Refused { tag, problem, permit } => {
+                self.in_hand -= 1;
+                self.uploads.remove(&tag.id);
+                self.refuse(tag, &problem);
+                drop(permit);
+            }
+            Out::Object { tag, head, payload, crc, permit } => {
+                self.in_hand -= 1;
+                let meta = Meta::answer(tag.opcode, tag.id);
+                self.encode_payload(meta, &*head, payload, crc);
+                self.out.hold(permit);
+            }
+            Out::Answer { frame, permit, .. } => {
+                self.in_hand -= 1;
+                self.out.push(frame);
+                self.out.hold(permit);
+            }
+            Out::Opened { tag, download } => {
+                self.in_hand -= 1;
+                let meta = Meta::answer(tag.opcode, tag.id).with_flags(FLAG_STREAMED);
+                self.encode_payload(meta, download.head(), Bytes::new(), 0);
+                self.downloads.insert(tag.id, (tag, *download));
+            }
+            Out::Piece { tag, piece } => match piece {
+                Ok(piece) => self.piece(tag, piece),
+                Err(problem) => {
+                    if self.downloads.remove(&tag.id).is_some() {
+                        self.refuse(tag, &problem);
+                    }
+                }
+            },
+            Out::Taken { tag, bytes } => {
+                if self.uploads.contains_key(&tag.id) {
+                    self.window(tag, bytes);
+                }
+            }
+        }
+    }
+
+    /// Sends what the downloads have, as far as the client reads.
+    fn pump(&mut self) {
+        if self.downloads.is_empty() {
+            return;
+        }
+        let ids: Vec<u64> = self.downloads.keys().copied().collect();
+        for id in ids {
+            while self.out.len() < OUT_HIGH / 2
+                && let Some((tag, download)) = self.downloads.get_mut(&id)
+            {
+                let tag = *tag;
+                let Some(piece) = download.next(&self.outbox, tag) else { break };
+                self.piece(tag, piece);
+            }
+        }
+    }
+
+    fn piece(&mut self, tag: RequestTag, piece: Bytes) {
+        let Some((_, download)) = self.downloads.get_mut(&tag.id) else { return };
+        let (crc, end) = download.account(&piece);
+        let meta = Meta::of_kind(Kind::Data, tag.opcode, tag.id);
+        match end {
+            None => self.encode_payload(meta, &(), piece, crc),
+            Some(end) => {
+                self.encode_payload(meta.with_flags(FLAG_LAST), &end, piece, crc);
+                self.downloads.remove(&tag.id);
+            }
+        }
+    }
+
+    fn window(&mut self, tag: RequestTag, bytes: u32) {
+        let meta = Meta::of_kind(Kind::Window, tag.opcode, tag.id);
+        self.encode_payload(meta, &WindowHead { bytes }, Bytes::new(), 0);
+    }
+
+    pub(super) fn written(
+        &mut self,
+        tag: RequestTag,
+        id: crate::format::file_id::ObjectId,
+        opver: crate::format::ids::Tag,
+    ) {
+        let head = Written {
+            id: IdBytes::new(id.encode()),
+            opver,
+            acks: Acks::Local,
+            copies: 1,
+            degraded: self.room.is_degraded(),
+        };
+        self.encode_payload(Meta::answer(tag.opcode, tag.id), &head, Bytes::new(), 0);
+    }
+
+    pub(super) fn refuse(&mut self, tag: RequestTag, problem: &Problem) {
+        self.room.counters.refused.fetch_add(1, Ordering::Relaxed);
+        let head = ErrorHead {
+            code: problem.code.as_u16(),
+            message: problem.message.clone(),
+            remedy: problem.remedy.clone(),
+            node: self.room.session.name.clone(),
+        };
+        let meta = Meta::refusal(tag.opcode, tag.id, problem.code);
+        self.encode_payload(meta, &head, Bytes::new(), 0);
+    }
+
+    fn encode_payload<H: serde::Serialize>(
+        &mut self,
+        meta: Meta,
+        head: &H,
+        payload: Bytes,
+        crc: u32,
+    ) {
+        let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        match encode_head(self.out.tail(), meta, head, len, crc) {
+            Ok(()) => self.out.push(payload),
+            Err(error) => self.cannot_encode(&error),
+        }
+    }
+
+    /// Appends an answer whose payload is in a buffer that is used again.
+    pub(super) fn encode_copy<H: serde::Serialize>(
+        &mut self,
+        meta: Meta,
+        head: &H,
+        payload: &[u8],
+        crc: u32,
+    ) {
+        if let Err(error) = encode(self.out.tail(), meta, head, payload, crc) {
+            self.cannot_encode(&error);
+        }
+    }
+
+    /// Heads are bounded, so this is a bug; the client must not wait for ever.
+    fn cannot_encode(&mut self, error: &FrameError) {
+        tracing::error!(%error, "an answer cannot be encoded");
+        self.ending = true;
+    }
+}
+
+/// The budget is exhausted.
+pub(super) fn busy() -> Problem {
+    Problem::new(ErrorCode::Busy, "too many requests or bytes are in flight").remedy("ask again")
+}
+
+/// Runs a connection on the arbiter of the caller.
+pub fn spawn(accepted: Accepted, room: Arc<StorageRoom>, stop: CancellationToken) {
+    actix::spawn(serve(accepted, room, stop));
+}

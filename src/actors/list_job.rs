@@ -1,0 +1,148 @@
+//! A page of live ids, scanned on pool threads.
+//!
+//! The cursor that travels is opaque to clients: mount u8, then, unless the mount is still to be begun, machine u16, log
+//! id u32, chunk u32, unit u32, little endian.
+
+use super::budget::Permit;
+use super::outbox::{Out, Outbox, RequestTag};
+use super::placement::Placement;
+use super::problems;
+use super::session::Problem;
+use super::shared_mount::SharedMount;
+use crate::format::bytes::{Reader, Short, Writer};
+use crate::format::ids::{ChunkfileId, MachineId, MountIndex};
+use crate::messages::error::ErrorCode;
+use crate::messages::frame::{Meta, encode};
+use crate::messages::heads::{IdBytes, LIST_PAGE_MAX, List, ListAnswer, ListItem};
+use crate::store::list::{Cursor, Page};
+use bytes::BytesMut;
+use serde_bytes::ByteBuf;
+use std::sync::Arc;
+
+/// One page to be made.
+pub struct ListJob {
+    /// The mount where it goes on.
+    mount: Arc<SharedMount>,
+    at: Option<Cursor>,
+    since_ms: u64,
+    limit: usize,
+    machine: MachineId,
+    /// The mount after that.
+    next: Option<MountIndex>,
+}
+
+impl ListJob {
+    /// Understands a request; `None`: there is nothing (more) to list.
+    ///
+    /// # Errors
+    /// A cursor that was not ours.
+    pub fn new(
+        placement: &Placement,
+        machine: MachineId,
+        list: &List,
+    ) -> Result<Option<Self>, Problem> {
+        let bad =
+            |_: Short| Problem::new(ErrorCode::BadRequest, "this cursor was not given out here");
+        let (index, at) = match list.cursor.as_slice() {
+            [] => (placement.mounts().first().map(|mount| mount.index), None),
+            cursor => {
+                let (index, at) = read_cursor(cursor).map_err(bad)?;
+                (Some(index), at)
+            }
+        };
+        let Some(index) = index else { return Ok(None) };
+        let mount = Arc::clone(placement.mount(index)?);
+        let next = placement.mounts().iter().map(|mount| mount.index).find(|other| *other > index);
+        let limit = list.limit.clamp(1, LIST_PAGE_MAX) as usize;
+        let since_ms = list.since_ms.unwrap_or(0);
+        Ok(Some(Self { mount, at, since_ms, limit, machine, next }))
+    }
+
+    /// Has a pool thread make the page and answer.
+    pub fn to_pool(self, to: Arc<Outbox>, tag: RequestTag, permit: Permit) {
+        let pool = Arc::clone(&self.mount.pool);
+        pool.run(Box::new(move || {
+            let out = match self.frame(tag) {
+                Ok(frame) => Out::Answer { tag, frame: frame.freeze(), permit },
+                Err(problem) => {
+                    Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) }
+                }
+            };
+            to.push(out);
+        }));
+    }
+
+    fn frame(&self, tag: RequestTag) -> Result<BytesMut, Problem> {
+        let open = self.mount.open()?;
+        let page = open
+            .shelf
+            .list(self.machine, self.at, self.since_ms, self.limit)
+            .map_err(|error| problems::of_read(&error, &self.mount))?;
+        encode_page(tag, &self.answer(page))
+    }
+
+    fn answer(&self, page: Page) -> ListAnswer {
+        let next = match (page.next, self.next) {
+            (Some(cursor), _) => Some(write_cursor(self.mount.index, Some(cursor))),
+            (None, Some(index)) => Some(write_cursor(index, None)),
+            (None, None) => None,
+        };
+        let item = |listed: crate::store::list::Listed| ListItem {
+            id: IdBytes::new(listed.id.encode()),
+            length: listed.length,
+            opver: listed.tag,
+            modified_ms: listed.modified_ms,
+        };
+        ListAnswer { items: page.items.into_iter().map(item).collect(), next }
+    }
+}
+
+/// The frame of a page.
+///
+/// # Errors
+/// It does not fit (it always does: a page is bounded).
+pub fn encode_page(tag: RequestTag, answer: &ListAnswer) -> Result<BytesMut, Problem> {
+    let mut frame = BytesMut::new();
+    encode(&mut frame, Meta::answer(tag.opcode, tag.id), answer, b"", 0)
+        .map_err(|error| Problem::new(ErrorCode::Failed, error.to_string()))?;
+    Ok(frame)
+}
+
+fn write_cursor(mount: MountIndex, at: Option<Cursor>) -> ByteBuf {
+    let mut out = Vec::with_capacity(15);
+    let mut w = Writer::new(&mut out);
+    w.u8(mount);
+    if let Some(Cursor { chunkfile: c, offset_units }) = at {
+        w.u16(c.machine).u32(c.log_id).u32(c.chunk).u32(offset_units);
+    }
+    ByteBuf::from(out)
+}
+
+fn read_cursor(bytes: &[u8]) -> Result<(MountIndex, Option<Cursor>), Short> {
+    let mut r = Reader::new(bytes);
+    let mount = r.u8()?;
+    if r.is_empty() {
+        return Ok((mount, None));
+    }
+    let chunkfile = ChunkfileId { machine: r.u16()?, log_id: r.u32()?, chunk: r.u32()? };
+    let cursor = Cursor { chunkfile, offset_units: r.u32()? };
+    if r.is_empty() { Ok((mount, Some(cursor))) } else { Err(Short) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_and_nonsense_is_refused() {
+        let chunkfile = ChunkfileId { machine: 1, log_id: 2, chunk: 3 };
+        for at in [None, Some(Cursor { chunkfile, offset_units: 4 })] {
+            assert_eq!(read_cursor(&write_cursor(9, at)), Ok((9, at)));
+        }
+        let whole = write_cursor(9, Some(Cursor { chunkfile, offset_units: 4 }));
+        for cut in 2..whole.len() {
+            assert!(read_cursor(&whole[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(read_cursor(&[&whole[..], b"x"].concat()).is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! What is on its way to one connection: answers made on other threads, taken over by the connection's task.
+//!
+//! Invariants: it is unbounded, because everything in it holds a permit of the budget (or is one of the few words
+//! that a connection says for itself); a push wakes the connection only if it was empty, so a batch of answers costs
+//! one wake-up for each connection; after [`Outbox::close`] nothing is kept.
+
+use super::budget::Permit;
+use super::session::Problem;
+use crate::format::file_id::ObjectId;
+use crate::format::ids::Tag;
+use crate::messages::heads::ObjectHead;
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::Waker;
+
+/// Which request an answer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestTag {
+    /// Opcode of the request.
+    pub opcode: u16,
+    /// Its id on its connection.
+    pub id: u64,
+}
+
+/// One thing to be told.
+#[derive(Debug)]
+pub enum Out {
+    /// A mutation is durable.
+    Written {
+        /// Whose answer.
+        tag: RequestTag,
+        /// The object.
+        id: ObjectId,
+        /// Its version.
+        opver: Tag,
+        /// Held until it is encoded.
+        permit: Permit,
+    },
+    /// A request was not done.
+    Refused {
+        /// Whose answer.
+        tag: RequestTag,
+        /// Why.
+        problem: Box<Problem>,
+        /// Held until it is encoded.
+        permit: Option<Permit>,
+    },
+    /// An object, or a range of it, in one frame.
+    Object {
+        /// Whose answer.
+        tag: RequestTag,
+        /// About it.
+        head: Box<ObjectHead>,
+        /// The bytes.
+        payload: Bytes,
+        /// Their CRC32C.
+        crc: u32,
+        /// Held until it has been written.
+        permit: Permit,
+    },
+    /// Any other good answer.
+    Answer {
+        /// Whose answer.
+        tag: RequestTag,
+        /// The whole frame.
+        frame: Bytes,
+        /// Held until it is encoded.
+        permit: Permit,
+    },
+    /// A large object was opened: the connection streams it.
+    Opened {
+        /// Whose answer.
+        tag: RequestTag,
+        /// What to stream.
+        download: Box<super::download::Download>,
+    },
+    /// The next piece of a large object.
+    Piece {
+        /// Whose answer.
+        tag: RequestTag,
+        /// The bytes, or why there are none.
+        piece: Result<Bytes, Box<Problem>>,
+    },
+    /// So many bytes of an upload were taken in.
+    Taken {
+        /// Whose upload.
+        tag: RequestTag,
+        /// Bytes.
+        bytes: u32,
+    },
+}
+
+/// The queue to one connection.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    items: Mutex<Vec<Out>>,
+    waker: AtomicWaker,
+    closed: AtomicBool,
+}
+
+impl Outbox {
+    /// Queues and wakes. What comes after the connection's end is dropped (after the lock is free: a dropped permit
+    /// or reply may do anything).
+    pub fn push(&self, out: Out) {
+        if self.is_closed() {
+            return;
+        }
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = items.is_empty();
+        items.push(out);
+        drop(items);
+        if was_empty {
+            self.waker.wake();
+        }
+    }
+
+    /// Takes everything into `into`, which is empty; the two swap their memory.
+    pub fn take(&self, into: &mut Vec<Out>) {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *items, into);
+    }
+
+    /// Who is to be woken by the next push.
+    pub fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// The connection is over.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        let mut rest = Vec::new();
+        self.take(&mut rest);
+        drop(rest);
+    }
+
+    /// Whether the connection is over.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}

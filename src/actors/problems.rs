@@ -1,0 +1,76 @@
+//! What the engine and the read side say, in the words of the wire.
+
+use super::session::Problem;
+use super::shared_mount::SharedMount;
+use crate::cluster::opver::Opver;
+use crate::messages::error::ErrorCode;
+use crate::store::error::StoreError;
+use crate::store::read::ReadError;
+
+/// A refusal of the engine: nothing was changed.
+#[must_use]
+pub fn of_store(error: &StoreError, mount: &SharedMount) -> Problem {
+    let whole = |code| Problem::new(code, error.to_string());
+    match error {
+        StoreError::NotFound { deleted: true } => {
+            Problem::new(ErrorCode::NotFound, "it is deleted")
+                .remedy("`folio undelete` brings it back while its window lasts")
+        }
+        StoreError::NotFound { deleted: false } | StoreError::Foreign { .. } => {
+            Problem::new(ErrorCode::NotFound, "there is no such object")
+        }
+        StoreError::Precondition { current } => Problem::new(
+            ErrorCode::Precondition,
+            format!("the object has the version {}", Opver(*current)),
+        )
+        .remedy("read it again, and make the change to what it is now"),
+        StoreError::NotDeleted(_) => whole(ErrorCode::NotFound),
+        StoreError::NoSpace { .. } => Problem::new(
+            ErrorCode::NoSpace,
+            format!("mount {} ({}): {error}", mount.index, mount.path),
+        )
+        .remedy("delete something, add a mount or a machine, or lower store.reserve_free"),
+        StoreError::TooLarge { .. } => whole(ErrorCode::TooLarge),
+        StoreError::Damaged(_) | StoreError::Format(_) => whole(ErrorCode::Damaged)
+            .remedy("restore it from a copy; `folio fsck` lists all damage of a mount"),
+        StoreError::Fenced(why) => fenced(mount, why),
+        StoreError::Io { .. } => fenced(mount, &error.to_string()),
+    }
+}
+
+/// A failed read.
+#[must_use]
+pub fn of_read(error: &ReadError, mount: &SharedMount) -> Problem {
+    match error {
+        ReadError::NotFound { deleted: true } => Problem::new(ErrorCode::NotFound, "it is deleted")
+            .remedy("`folio undelete` brings it back while its window lasts"),
+        ReadError::NotFound { deleted: false } => {
+            Problem::new(ErrorCode::NotFound, "there is no such object")
+        }
+        ReadError::Unsettled(why) => {
+            Problem::new(ErrorCode::Busy, format!("a change is in flight: {why}"))
+                .remedy("ask again")
+        }
+        ReadError::Damaged(_) | ReadError::Newer(_) => {
+            Problem::new(ErrorCode::Damaged, error.to_string())
+                .remedy("restore it from a copy; `folio fsck` lists all damage of a mount")
+        }
+        ReadError::Fenced => match mount.open() {
+            Err(problem) => problem,
+            Ok(_) => fenced(mount, "it has just been opened again"),
+        },
+        ReadError::Io { .. } => Problem::new(
+            ErrorCode::Damaged,
+            format!("mount {} ({}): {error}", mount.index, mount.path),
+        )
+        .remedy("check the disk and the system's log"),
+    }
+}
+
+fn fenced(mount: &SharedMount, why: &str) -> Problem {
+    Problem::new(
+        ErrorCode::Fenced,
+        format!("mount {} ({}) is out of service: {why}", mount.index, mount.path),
+    )
+    .remedy("check the disk and the system's log, then restart the daemon")
+}

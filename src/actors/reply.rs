@@ -1,0 +1,108 @@
+//! The answer of a mutation travels with its request: whoever finishes it, answers (R1).
+//!
+//! Invariants: exactly one answer leaves for each reply, also if the message that carried it is dropped; a refusal
+//! means that nothing was changed and frees the token for a retry; after [`Reply::begun`] a lost reply says "outcome
+//! unknown" and never "stopped".
+
+use super::budget::Permit;
+use super::outbox::{Out, Outbox, RequestTag};
+use super::session::Problem;
+use crate::format::ids::Token;
+use crate::messages::error::ErrorCode;
+use crate::store::mount::Staged;
+use crate::store::tokens::TokenTable;
+use std::sync::Arc;
+
+/// Answers one mutation, once.
+#[derive(Debug)]
+pub struct Reply {
+    inner: Option<Inner>,
+    begun: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    to: Arc<Outbox>,
+    tag: RequestTag,
+    token: Token,
+    tokens: Arc<TokenTable>,
+    permit: Permit,
+}
+
+impl Reply {
+    /// For a mutation whose token was found fresh.
+    #[must_use]
+    pub fn new(
+        to: Arc<Outbox>,
+        tag: RequestTag,
+        token: Token,
+        tokens: Arc<TokenTable>,
+        permit: Permit,
+    ) -> Self {
+        Self { inner: Some(Inner { to, tag, token, tokens, permit }), begun: false }
+    }
+
+    /// The request's token.
+    #[must_use]
+    pub fn token(&self) -> Token {
+        self.inner.as_ref().map_or_else(Token::default, |inner| inner.token)
+    }
+
+    /// Which request it answers.
+    #[must_use]
+    pub fn tag(&self) -> Option<RequestTag> {
+        self.inner.as_ref().map(|inner| inner.tag)
+    }
+
+    /// Whether the one who asked is gone.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        self.inner.as_ref().is_none_or(|inner| inner.to.is_closed())
+    }
+
+    /// The share of the budget that the request holds.
+    pub fn permit_mut(&mut self) -> Option<&mut Permit> {
+        self.inner.as_mut().map(|inner| &mut inner.permit)
+    }
+
+    /// From now on the change may become durable.
+    pub const fn begun(&mut self) {
+        self.begun = true;
+    }
+
+    /// The change is durable and applied (P1).
+    pub fn written(mut self, staged: &Staged) {
+        if let Some(Inner { to, tag, permit, .. }) = self.inner.take() {
+            to.push(Out::Written { tag, id: staged.id, opver: staged.tag, permit });
+        }
+    }
+
+    /// Nothing was changed.
+    pub fn refused(mut self, problem: Problem) {
+        if let Some(Inner { to, tag, permit, token, tokens }) = self.inner.take() {
+            tokens.abandon(&token);
+            to.push(Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) });
+        }
+    }
+
+    /// It may or may not have been done.
+    pub fn unknown(mut self, why: &str) {
+        if let Some(Inner { to, tag, permit, .. }) = self.inner.take() {
+            let problem = Problem::new(ErrorCode::UnknownOutcome, why)
+                .remedy("ask again with the same token, or read the object");
+            to.push(Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) });
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        let lost = Self { inner: Some(inner), begun: false };
+        if self.begun {
+            lost.unknown("the daemon stopped while the change was being written");
+        } else {
+            lost.refused(Problem::new(ErrorCode::Stopped, "the daemon is stopping"));
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What all connections of one storage share.
+
+use super::budget::Budget;
+use super::placement::Placement;
+use super::session::{Problem, SessionConfig};
+use crate::format::file_id::ObjectId;
+use crate::format::ids::MachineId;
+use crate::messages::error::ErrorCode;
+use crate::messages::heads::{self, IdBytes};
+use crate::settings::{Acks, DurabilitySettings, WhenAlone};
+use crate::store::tokens::TokenTable;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+/// Whether a storage takes changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Writes {
+    /// It does.
+    Taken = 0,
+    /// An operator said no.
+    ReadOnly = 1,
+    /// It is about to leave.
+    Draining = 2,
+}
+
+/// Requests since the start, by kind; for people and metrics.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// New objects.
+    pub puts: AtomicU64,
+    /// Reads.
+    pub gets: AtomicU64,
+    /// New contents.
+    pub modifies: AtomicU64,
+    /// Deletes and undeletes.
+    pub deletes: AtomicU64,
+    /// Everything else.
+    pub others: AtomicU64,
+    /// Requests that were refused.
+    pub refused: AtomicU64,
+    /// Connections now.
+    pub connections: AtomicUsize,
+}
+
+impl Counters {
+    /// All requests since the start.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        [&self.puts, &self.gets, &self.modifies, &self.deletes, &self.others]
+            .iter()
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct StorageRoom {
+    /// Who we are, our keys, our patience.
+    pub session: SessionConfig,
+    /// Our machine id.
+    pub machine: MachineId,
+    /// Our mounts.
+    pub placement: Arc<Placement>,
+    /// What may be in flight.
+    pub budget: Arc<Budget>,
+    /// Answers for retries.
+    pub tokens: Arc<TokenTable>,
+    /// A content of more bytes is a file of its own.
+    pub threshold: u64,
+    /// What an acknowledgement means.
+    pub durability: DurabilitySettings,
+    /// Configured members of our syncgroup, ourselves included.
+    pub members: AtomicUsize,
+    /// Requests.
+    pub counters: Counters,
+    writes: AtomicU8,
+}
+
+impl StorageRoom {
+    /// A storage that takes changes and has no other member yet.
+    #[must_use]
+    pub fn new(
+        session: SessionConfig,
+        machine: MachineId,
+        placement: Arc<Placement>,
+        budget: Arc<Budget>,
+        tokens: Arc<TokenTable>,
+        threshold: u64,
+        durability: DurabilitySettings,
+    ) -> Self {
+        Self {
+            session,
+            machine,
+            placement,
+            budget,
+            tokens,
+            threshold,
+            durability,
+            members: AtomicUsize::new(1),
+            counters: Counters::default(),
+            writes: AtomicU8::new(Writes::Taken as u8),
+        }
+    }
+
+    /// Whether it takes changes.
+    #[must_use]
+    pub fn writes(&self) -> Writes {
+        match self.writes.load(Ordering::Relaxed) {
+            0 => Writes::Taken,
+            1 => Writes::ReadOnly,
+            _ => Writes::Draining,
+        }
+    }
+
+    /// Sets it.
+    pub fn set_writes(&self, writes: Writes) {
+        self.writes.store(writes as u8, Ordering::Relaxed);
+    }
+
+    /// Whether an acknowledgement says less than the configuration asks for: a copy elsewhere is wanted, there are
+    /// other members, and none of them has it.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.durability.acks != Acks::Local && self.members.load(Ordering::Relaxed) > 1
+    }
+
+    /// Refuses a change that must not be begun.
+    ///
+    /// # Errors
+    /// Read-only, draining, or copies are demanded that cannot be had.
+    pub fn check_writes(&self) -> Result<(), Problem> {
+        match self.writes() {
+            Writes::Taken => {}
+            Writes::ReadOnly => {
+                return Err(Problem::new(ErrorCode::ReadOnly, "the storage is read-only")
+                    .remedy("`folio admin ... readonly off`"));
+            }
+            Writes::Draining => {
+                return Err(Problem::new(ErrorCode::ReadOnly, "the storage is draining"));
+            }
+        }
+        let strict =
+            self.durability.acks == Acks::All || self.durability.when_alone == WhenAlone::Refuse;
+        if strict && self.is_degraded() {
+            return Err(Problem::new(
+                ErrorCode::Unavailable,
+                "durability.acks asks for a copy on another member, and none is connected",
+            )
+            .remedy("bring the other members back, or allow fewer copies in the configuration"));
+        }
+        Ok(())
+    }
+
+    /// The object that an id on the wire names, if it is one of ours.
+    ///
+    /// # Errors
+    /// `BadId`; `WrongNode` if another machine owns it.
+    pub fn object(&self, id: &IdBytes) -> Result<ObjectId, Problem> {
+        let id = ObjectId::decode(id).map_err(|error| {
+            Problem::new(ErrorCode::BadId, error.to_string()).remedy(error.remedy())
+        })?;
+        if id.machine != self.machine {
+            return Err(Problem::new(
+                ErrorCode::WrongNode,
+                format!("machine {} owns the object, this is machine {}", id.machine, self.machine),
+            )
+            .remedy("ask the owner"));
+        }
+        Ok(id)
+    }
+
+    /// A head of a request.
+    ///
+    /// # Errors
+    /// `BadRequest`.
+    pub fn head<'a, T: serde::Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Problem> {
+        heads::decode(bytes).map_err(|error| Problem::new(error.code(), error.to_string()))
+    }
+}
