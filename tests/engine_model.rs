@@ -1,6 +1,8 @@
 //! The engine against a map in memory: whatever is put, modified, moved, deleted, brought back, purged, checkpointed
 //! or restarted, every id answers with its last content and nothing else does.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 use bytes::Bytes;
 use folio::format::crc::crc32c;
 use folio::format::file_id::ObjectId;
