@@ -201,7 +201,7 @@ fn any_opcode(rng: &mut StdRng) -> u16 {
 #[test]
 fn noise_never_panics() {
     let mut rng = seeded("noise");
-    let mut bytes = vec![0; 200];
+    let mut bytes = [0; 200];
     for _ in 0..share() {
         let len = rng.random_range(0..bytes.len());
         rng.fill_bytes(&mut bytes[..len]);

@@ -297,10 +297,12 @@ impl Story {
         let nature = operation.nature();
         self.all_full &= error.code == ErrorCode::NoSpace && left == Left::Answered;
         let code = error.code;
+        let mut first_doubt = false;
         if left == Left::Unknown || (left == Left::Answered && code == ErrorCode::UnknownOutcome) {
             self.doubt |= nature.mutation();
-            if nature == Nature::Create {
+            if nature == Nature::Create && self.stuck.is_none() {
                 self.stuck = Some(goal.clone());
+                first_doubt = true;
             }
         }
         let retry = code.retry();
@@ -321,6 +323,8 @@ impl Story {
         }
         match (left, retry) {
             (Left::Answered, Retry::Same) => Then::Pause,
+            // Not to the next storage: see `narrow`.
+            _ if first_doubt => Then::Pause,
             _ => Then::Next,
         }
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use std::fmt::Debug;
 
 fn tag() -> Tag {
-    Tag { life: 1, term: 0, n: 300, machine: 7, log_id: 0xdead_beef, sequence: 1 << 48 | 5 }
+    Tag { life: 1, term: 0, n: 300, machine: 7, log_id: 0xdead_beef, sequence: (1 << 48) | 5 }
 }
 
 fn token() -> Token {
