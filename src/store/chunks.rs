@@ -208,10 +208,15 @@ impl<D: Disk> Chunks<D> {
         };
         result.map_err(StoreError::io(format!("write {}", paths::chunk(id))))?;
         file.allocated = file.allocated.max(offset + len as u64);
-        let end = offset + len as u64;
+        self.note_dirty(id, offset, len as u64);
+        Ok(())
+    }
+
+    /// The next checkpoint must sync this range, whoever wrote it.
+    pub fn note_dirty(&mut self, id: ChunkfileId, offset: u64, len: u64) {
+        let end = offset + len;
         let range = self.dirty.entry(id).or_insert((offset, end));
         *range = (range.0.min(offset), range.1.max(end));
-        Ok(())
     }
 
     /// Gives the whole blocks of a range back to the file system.

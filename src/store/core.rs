@@ -225,7 +225,10 @@ impl<D: Disk> Core<D> {
             let (tmp, path) = (paths::single_tmp(content), paths::single(content));
             if self.disk.stat(&tmp).map_err(StoreError::io(format!("stat {tmp}")))?.is_some() {
                 self.place_single(content)?;
-            } else if self.disk.stat(&path).map_err(StoreError::io("stat singlefile"))?.is_none() {
+            } else if self.disk.stat(&path).map_err(StoreError::io("stat singlefile"))?.is_some() {
+                // Renamed by a process that was killed, perhaps before it made that durable.
+                self.dirty_folders.insert(paths::folder(&path).to_owned());
+            } else {
                 // A later record of the log frees it, or it is lost: reading the object tells.
                 tracing::debug!(%path, "singlefile of a log record is gone");
             }
@@ -256,6 +259,9 @@ impl<D: Disk> Core<D> {
     /// carried no payload (a delete), so ours is written again and the later record follows.
     fn needs_writing(&mut self, image: &SlotImage, raw: &RawRecord<'_>) -> StoreResult<bool> {
         let place = Place { address: image.address, capacity_units: 0 };
+        // What is there may be there for us only: written by a process that was killed, and never synced.
+        let len = (image.header.len() + raw.payload.len()) as u64;
+        self.chunks.note_dirty(image.address.chunkfile(), image.address.offset(), len);
         let Some(there) = self.header_at(place)? else { return Ok(true) };
         let edited = there.edited_at();
         let ours = edited.machine == self.label.machine && edited.log_id == self.label.log_id;

@@ -305,6 +305,14 @@ impl<D: Disk> Opening<D> {
         if start >= segments.len() {
             return Ok(ScanEnd { segment: start, tail: begin, last: after, ..ScanEnd::default() });
         }
+        // After a kill the tail may be in the page cache only. It must not reach a slot, nor be seen, before it is
+        // durable (R8): a power cut now would take the record back and leave the slot half overwritten.
+        // Nor may the names of the segments be such that only we see them.
+        let names = self.core.disk.sync_dir(paths::BINLOG);
+        names.map_err(StoreError::io("make durable the names in binlog"))?;
+        for segment in &segments[start..] {
+            segment.file.sync_data().map_err(StoreError::io("fdatasync of the binlog"))?;
+        }
         let (core, tokens) = (&mut self.core, &self.tokens);
         let end = scan::<D>(identity, segments, start, offset, after, &mut |raw| {
             if let Some(answered) = core.replay(raw)? {

@@ -60,6 +60,11 @@ impl<D: Disk> Core<D> {
             self.disk.open(&path, Open::Read).map_err(StoreError::io(format!("open {path}")))?;
         let mut head = vec![0; CHUNKFILE_HEADER_LEN];
         file.read_full_at(0, &mut head).map_err(StoreError::io(format!("read {path}")))?;
+        // No log record vouches for this file: a process that was killed may have left it, and what is in it, to us
+        // only. From now on it is used, and the next checkpoint covers it.
+        file.sync_data().map_err(StoreError::io(format!("fdatasync of {path}")))?;
+        let synced = self.disk.sync_dir(paths::folder(&path));
+        synced.map_err(StoreError::io(format!("make durable the name of {path}")))?;
         let header = ChunkfileHeader::decode(&head).ok();
         Ok(header.filter(|h| h.id == id && h.mount_uuid == self.label.mount_uuid))
     }
