@@ -45,4 +45,5 @@ pub mod format;
 pub mod messages;
 pub mod recovery;
 pub mod settings;
+pub mod storage;
 pub mod store;

@@ -41,6 +41,8 @@ pub struct Counters {
     pub refused: AtomicU64,
     /// Connections now.
     pub connections: AtomicUsize,
+    /// Requests in the last second.
+    pub per_second: AtomicU64,
 }
 
 impl Counters {

@@ -1,0 +1,389 @@
+//! A storage, put together: mounts on their disk arbiters, connections on the net arbiters, the rest on the control
+//! arbiter. Several may run in one process.
+//!
+//! ```text
+//! control   Acceptor  Reporter (one per tracker)  the tick
+//! net-N     Connection
+//! disk-M    Binlog and ChunkFile of mount M       (blocking writes, R4)
+//! read-M    pool threads of mount M, when there is something to wait for
+//! ```
+//!
+//! Invariants: what is wrong with the configuration, the port or the state folder ends the start with an error; what is
+//! wrong with a mount is a state of that mount (P6). The stop is ordered (R6): stop accepting, finish what is in hand,
+//! drain the chunkfiles, close the logs, join the threads, all under one deadline; correctness never rests on it.
+
+mod folder;
+mod memory_file;
+mod mounts;
+mod report;
+
+pub use report::MountStatus;
+
+use crate::actors::acceptor::{Acceptor, AcceptorConfig, BindError, StopAccepting, bind};
+use crate::actors::ambient;
+use crate::actors::binlog::{Binlog, CloseMount};
+use crate::actors::budget::Budget;
+use crate::actors::connection;
+use crate::actors::mount_room::{MountRoom, OpenFailure};
+use crate::actors::placement::Placement;
+use crate::actors::read_pool::{Limit, ReadPool};
+use crate::actors::reporter::{Registration, ReportNow, Reporter, ReporterStatus};
+use crate::actors::session::{KeyRing, SessionConfig};
+use crate::actors::shared_mount::SharedMount;
+use crate::actors::storage_room::{StorageRoom, Writes};
+use crate::actors::threads::{ThreadError, Threads};
+use crate::format::ids::MountIndex;
+use crate::messages::heads::{NodeIdentity, Uuid};
+use crate::messages::opcode::Daemon;
+use crate::settings::StorageSettings;
+use crate::store::tokens::TokenTable;
+use actix::prelude::*;
+use bytes::Bytes;
+use memory_file::{MemoryFile, StateError};
+use mounts::MountOpener;
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Longest wait of a start for its mounts; what is not open by then is opened while the others serve.
+const OPEN_WAIT: Duration = Duration::from_secs(60);
+/// Pool threads of all mounts beyond one for each.
+const READ_THREADS_MAX: usize = 128;
+/// Chunkfiles that all mounts together keep open for reading.
+const READ_HANDLES: usize = 8192;
+/// Descriptors that are asked for.
+const DESCRIPTORS: u64 = 1 << 20;
+/// How long a tracker may take to hear that we leave.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+/// Why a storage did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// No mount can be used, and waiting would not help.
+    #[error("no mount can be used: {}", .0.join("; "))]
+    Mounts(Vec<String>),
+    /// The system gives no threads or no randomness.
+    #[error("{what}: {source}")]
+    System {
+        /// What for.
+        what: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// What a start may do besides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StartOptions {
+    /// Create the folder of a mount that is not there and was never in use (`folio dev`).
+    pub create_folders: bool,
+}
+
+/// A running storage. Dropping it without [`Storage::stop`] is like a crash: nothing that was acknowledged is lost.
+pub struct Storage {
+    address: SocketAddr,
+    room: Arc<StorageRoom>,
+    settings: Arc<StorageSettings>,
+    acceptor: Addr<Acceptor>,
+    reporters: Vec<(Addr<Reporter>, watch::Receiver<ReporterStatus>)>,
+    /// Heard by handshakes.
+    stopping: watch::Sender<bool>,
+    /// Heard by connections.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    threads: Threads,
+    control: ArbiterHandle,
+}
+
+/// Starts a storage. Must be called inside an actix `System`.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running then but threads that end with the system.
+pub async fn start(
+    settings: StorageSettings,
+    options: StartOptions,
+) -> Result<Storage, StartError> {
+    raise_descriptors();
+    let listener = bind("listen", settings.listen.data)?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| StartError::System { what: "the listening socket", source })?;
+    let paths: Vec<PathBuf> = settings.mounts.iter().map(|mount| mount.path.clone()).collect();
+    let memory = Arc::new(MemoryFile::open(&settings, &paths)?);
+    let settings = Arc::new(settings);
+    let (stopping, hear_stopping) = watch::channel(false);
+    let room = Arc::new(room_of(&settings, memory.instance(), hear_stopping));
+    let mut threads = Threads::new();
+    let thread = |source| StartError::System { what: "a thread", source };
+    let control = threads.start("control").map_err(thread)?;
+    let mut net = Vec::new();
+    for n in 0..settings.threads.net.max(1) {
+        net.push(threads.start(&format!("net-{n}")).map_err(thread)?);
+    }
+    open_mounts(&settings, &room, &memory, options, &mut threads).await?;
+    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let acceptor = accept(listener, &settings, &room, net, &control, &stop, &tasks);
+    let reporters = report::start(&settings, &room, address, memory.instance(), &control);
+    report::tick(&room, &reporters, &control, stop.clone());
+    Ok(Storage {
+        address,
+        room,
+        settings,
+        acceptor,
+        reporters,
+        stopping,
+        stop,
+        tasks,
+        threads,
+        control,
+    })
+}
+
+fn room_of(
+    settings: &StorageSettings,
+    instance: [u8; 16],
+    stopping: watch::Receiver<bool>,
+) -> StorageRoom {
+    let (group, syncgroup) = (settings.group.clone(), settings.syncgroup.clone());
+    let machine = settings.machine_id;
+    let name = format!("{group}/{syncgroup}/{machine}");
+    let node = NodeIdentity {
+        kind: Daemon::Storage,
+        group,
+        syncgroup,
+        machine,
+        instance: Uuid::new(instance),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let limits = &settings.limits;
+    let session = SessionConfig {
+        node,
+        name,
+        keys: KeyRing::new(settings.auth.keys.clone()),
+        handshake_timeout: limits.handshake_timeout,
+        idle_timeout: limits.idle_timeout,
+        stopping,
+    };
+    StorageRoom::new(
+        session,
+        machine,
+        Placement::new(settings.store.mount_policy),
+        Budget::new(limits.in_flight_requests, limits.in_flight_bytes),
+        Arc::new(TokenTable::default()),
+        settings.store.single_file_threshold,
+        settings.durability,
+    )
+}
+
+/// Opens all mounts, each on its own arbiter, and waits for how that ends.
+async fn open_mounts(
+    settings: &Arc<StorageSettings>,
+    room: &Arc<StorageRoom>,
+    memory: &Arc<MemoryFile>,
+    options: StartOptions,
+    threads: &mut Threads,
+) -> Result<(), StartError> {
+    let (first, mut opened) = mpsc::unbounded_channel();
+    let limit = Limit::new(READ_THREADS_MAX);
+    let handles = (READ_HANDLES / settings.mounts.len().max(1)).max(16);
+    let shared: Vec<Arc<SharedMount>> = settings
+        .mounts
+        .iter()
+        .map(|mount| {
+            let max = usize::from(settings.threads.read_per_mount);
+            let pool = ReadPool::new(format!("read-{}", mount.index), max, Arc::clone(&limit));
+            let path = mount.path.display().to_string();
+            Arc::new(SharedMount::new(mount.index, path, pool, settings.store.reserve_free))
+        })
+        .collect();
+    room.placement.set(shared.clone());
+    for (mount, shared) in settings.mounts.iter().zip(shared) {
+        let seed = ambient::random()
+            .map_err(|source| StartError::System { what: "randomness", source })?;
+        let opener = MountOpener {
+            settings: Arc::clone(settings),
+            index: mount.index,
+            path: mount.path.clone(),
+            memory: Arc::clone(memory),
+            tokens: Arc::clone(&room.tokens),
+            create_folder: options.create_folders,
+            handles,
+            seed,
+        };
+        let arbiter = threads
+            .start(&format!("disk-{}", mount.index))
+            .map_err(|source| StartError::System { what: "a thread for a mount", source })?;
+        let (placement, first) = (Arc::clone(&room.placement), first.clone());
+        arbiter.spawn_fn(move || {
+            let registry = Arc::clone(&shared);
+            let room = Rc::new(RefCell::new(MountRoom::new(shared, placement)));
+            let binlog = Binlog::new(room, opener.into_opener(), first).start();
+            registry.registry.attach(binlog);
+        });
+    }
+    drop(first);
+    let mut failures: Vec<(MountIndex, OpenFailure)> = Vec::new();
+    let waited = tokio::time::timeout(OPEN_WAIT, async {
+        while let Some((index, result)) = opened.recv().await {
+            if let Err(failure) = result {
+                failures.push((index, failure));
+            }
+        }
+    });
+    if waited.await.is_err() {
+        tracing::error!("not all mounts are open yet; going on with the others");
+    }
+    let hopeless = failures.iter().filter(|(_, failure)| !failure.retry).count();
+    if hopeless == settings.mounts.len() {
+        let text = |(index, failure): &(MountIndex, OpenFailure)| {
+            format!("mount {index}: {} ({})", failure.why, failure.remedy)
+        };
+        return Err(StartError::Mounts(failures.iter().map(text).collect()));
+    }
+    Ok(())
+}
+
+fn accept(
+    listener: std::net::TcpListener,
+    settings: &StorageSettings,
+    room: &Arc<StorageRoom>,
+    net: Vec<ArbiterHandle>,
+    control: &ArbiterHandle,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Addr<Acceptor> {
+    let config = AcceptorConfig {
+        listener,
+        name: "frames",
+        max_connections: settings.limits.max_connections,
+        too_many: Bytes::new(),
+    };
+    let (room, stop, tasks) = (Arc::clone(room), stop.clone(), tasks.clone());
+    let mut turn = 0;
+    let start = Box::new(move |accepted| {
+        turn = (turn + 1) % net.len();
+        let (room, stop, tasks) = (Arc::clone(&room), stop.clone(), tasks.clone());
+        // An arbiter that is gone drops the socket: the client sees the end.
+        net[turn].spawn_fn(move || {
+            actix::spawn(tasks.track_future(connection::serve(accepted, room, stop)));
+        });
+    });
+    Acceptor::start_in_arbiter(control, move |_| Acceptor::new(config, start))
+}
+
+impl Storage {
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What its connections share: for status, metrics and operators.
+    #[must_use]
+    pub const fn room(&self) -> &Arc<StorageRoom> {
+        &self.room
+    }
+
+    /// What it was told.
+    #[must_use]
+    pub const fn settings(&self) -> &Arc<StorageSettings> {
+        &self.settings
+    }
+
+    /// The thread of everything that is no data (consoles, metrics).
+    #[must_use]
+    pub const fn control(&self) -> &ArbiterHandle {
+        &self.control
+    }
+
+    /// What it knows from each tracker, in the order of the configuration.
+    #[must_use]
+    pub fn trackers(&self) -> Vec<watch::Receiver<ReporterStatus>> {
+        self.reporters.iter().map(|(_, status)| status.clone()).collect()
+    }
+
+    /// Its mounts as they are now.
+    #[must_use]
+    pub fn mounts(&self) -> Vec<MountStatus> {
+        report::mounts(&self.room)
+    }
+
+    /// Waits until a tracker has it in its view. With no tracker configured: at once.
+    pub async fn registered(&self) {
+        let waits = self.reporters.iter().map(|(_, status)| {
+            let mut status = status.clone();
+            Box::pin(async move {
+                let registered =
+                    |status: &ReporterStatus| status.registration == Registration::Registered;
+                if status.wait_for(registered).await.is_err() {
+                    // The reporter is gone: it will never be registered there.
+                    std::future::pending::<()>().await;
+                }
+            })
+        });
+        let waits: Vec<_> = waits.collect();
+        if !waits.is_empty() {
+            futures_util::future::select_all(waits).await;
+        }
+    }
+
+    /// Stops in order, all within about `limit`. What could not be finished in time is named.
+    pub async fn stop(self, limit: Duration) -> Vec<ThreadError> {
+        let step = limit / 4;
+        self.room.set_writes(Writes::Draining);
+        for (reporter, _) in &self.reporters {
+            // Best effort: a tracker that hears nothing notices by itself.
+            let said = tokio::time::timeout(GOODBYE, reporter.send(ReportNow)).await;
+            tracing::debug!(heard = ?said.is_ok(), "tracker told");
+        }
+        self.acceptor.do_send(StopAccepting);
+        self.stopping.send_replace(true);
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(step, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+        let mounts = self.room.placement.mounts();
+        let closed = futures_util::future::join_all(mounts.iter().map(|mount| async move {
+            mount.registry.shut().await;
+            if let Some(binlog) = mount.registry.binlog() {
+                // An actor that is gone has nothing left to close.
+                binlog.send(CloseMount).await.unwrap_or_default();
+            }
+        }));
+        if tokio::time::timeout(step, closed).await.is_err() {
+            tracing::warn!(
+                "some mounts were not closed in time: they replay their log at the next start"
+            );
+        }
+        for mount in mounts {
+            mount.pool.stop(Duration::from_millis(200));
+        }
+        self.threads.stop_and_join(step)
+    }
+}
+
+/// Many mounts and many connections need many descriptors.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if now.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: now.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Opens a mount's folder: looks, has [`recovery`](crate::recovery) judge, and does what it says.
+//!
+//! Invariants: the folder is locked before anything in it is believed; label before memory at birth, memory before
+//! serving at an adoption; every failure names the mount's path, and what mends it.
+
+use super::folder;
+use super::memory_file::MemoryFile;
+use crate::actors::ambient;
+use crate::actors::engine::Shelf;
+use crate::actors::mount_room::{OpenFailure, Opened, Opener};
+use crate::actors::shared_mount::OpenMount;
+use crate::cluster::view::MountState;
+use crate::format::ids::MountIndex;
+use crate::format::label::Label;
+use crate::recovery::{Folder, LabelFact, MountFacts, Verdict, Wanted, assess};
+use crate::settings::{StorageSettings, SyncMode};
+use crate::store::clock::SystemClock;
+use crate::store::disk::Disk;
+use crate::store::error::StoreError;
+use crate::store::mount::Mount;
+use crate::store::open::read_label;
+use crate::store::options::{MountOptions, Reserve};
+use crate::store::os_disk::{Identity, LockError, OsDisk, is_mount_root};
+use crate::store::reader::Reader;
+use crate::store::tokens::TokenTable;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Longest log segment, in bytes.
+const SEGMENT_MAX: u64 = 64 << 20;
+/// Shortest, in bytes.
+const SEGMENT_MIN: u64 = 1 << 20;
+
+/// Everything that opening one mount takes.
+pub struct MountOpener {
+    pub settings: Arc<StorageSettings>,
+    pub index: MountIndex,
+    pub path: PathBuf,
+    pub memory: Arc<MemoryFile>,
+    pub tokens: Arc<TokenTable>,
+    pub create_folder: bool,
+    /// Chunkfiles kept open for reading.
+    pub handles: usize,
+    pub seed: [u8; 32],
+}
+
+impl MountOpener {
+    /// As the mount's actors call it, now and after each failure.
+    pub fn into_opener(mut self) -> Opener {
+        Box::new(move || {
+            let opened = self.open();
+            // Names and secrets of one opening are never those of another.
+            if let Ok(seed) = ambient::random() {
+                self.seed = seed;
+            }
+            opened
+        })
+    }
+
+    fn open(&self) -> Result<Opened, OpenFailure> {
+        let disk = self.folder()?;
+        match disk.as_ref().map(OsDisk::lock) {
+            Some(Err(LockError::Held)) => {
+                return Err(OpenFailure {
+                    state: MountState::Failed,
+                    why: format!("{} is locked by another daemon", self.path.display()),
+                    remedy: "stop the other daemon, or give this mount a folder of its own"
+                        .to_owned(),
+                    retry: false,
+                });
+            }
+            Some(Err(LockError::Io(error))) => return Err(self.cannot("lock", &error)),
+            Some(Ok(())) | None => {}
+        }
+        let verdict = self.judge(disk.as_ref())?;
+        match (verdict, disk) {
+            (Verdict::Serve | Verdict::Adopt, Some(disk)) => self.serve(disk),
+            (Verdict::New, Some(disk)) => self.found(disk),
+            (Verdict::BlankRemembered { .. }, _) => Err(OpenFailure {
+                state: MountState::Failed,
+                why: format!("blank: {} is empty although it was in use", self.path.display()),
+                remedy: "mount the right disk there; a lost disk is refilled from its mirrors"
+                    .to_owned(),
+                retry: true,
+            }),
+            (Verdict::Failed(failure), _) => Err(OpenFailure {
+                state: MountState::Failed,
+                why: format!("{}: {failure}", self.path.display()),
+                remedy: failure.remedy().to_owned(),
+                retry: true,
+            }),
+            (Verdict::Serve | Verdict::Adopt | Verdict::New, None) => {
+                Err(self.cannot("open", &io::ErrorKind::NotFound.into()))
+            }
+        }
+    }
+
+    fn cannot(&self, what: &str, error: &io::Error) -> OpenFailure {
+        OpenFailure {
+            state: MountState::Failed,
+            why: format!("cannot {what} {}: {error}", self.path.display()),
+            remedy: "check the folder and its rights; it is looked at again by itself".to_owned(),
+            retry: true,
+        }
+    }
+
+    fn folder(&self) -> Result<Option<OsDisk>, OpenFailure> {
+        let known = self.memory.with(|memory| memory.mount(self.index).is_some());
+        let opened = if self.create_folder && !known {
+            folder::create(&self.path)
+        } else {
+            OsDisk::open(&self.path)
+        };
+        match opened {
+            Ok(disk) => Ok(Some(disk)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.cannot("open", &error)),
+        }
+    }
+
+    fn judge(&self, disk: Option<&OsDisk>) -> Result<Verdict, OpenFailure> {
+        let settings = &self.settings;
+        let wanted = Wanted {
+            group: &settings.group,
+            syncgroup: &settings.syncgroup,
+            machine: settings.machine_id,
+            mount: self.index,
+        };
+        let (mut folder, mut label, mut names) = (Folder::Absent, LabelFact::Missing, Vec::new());
+        if let Some(disk) = disk {
+            folder = match is_mount_root(&self.path) {
+                Ok(mount_root) => Folder::Present { mount_root },
+                Err(error) => Folder::Unreadable(error.to_string()),
+            };
+            label = label_fact(disk);
+            if label == LabelFact::Missing {
+                let list = disk.list("").map_err(|error| self.cannot("list", &error))?;
+                names = list.into_iter().map(|entry| entry.name).collect();
+            }
+            if !disk.writable().map_err(|error| self.cannot("look at", &error))? {
+                return Err(OpenFailure {
+                    state: MountState::Failed,
+                    why: format!("{} is not writable", self.path.display()),
+                    remedy:
+                        "give the daemon's user the right to write there, or mount it read-write"
+                            .to_owned(),
+                    retry: true,
+                });
+            }
+        }
+        let facts = MountFacts { wanted, folder, label, names: &names };
+        Ok(self.memory.with(|memory| assess(&facts, Some(memory))))
+    }
+
+    fn serve(&self, disk: OsDisk) -> Result<Opened, OpenFailure> {
+        let label = read_label(&disk).map_err(|error| self.refused(&error))?;
+        self.memory
+            .remember(&label, &self.path)
+            .map_err(|error| self.cannot("remember", &error))?;
+        let (clock, tokens) = (Arc::new(SystemClock), Arc::clone(&self.tokens));
+        let mount = Mount::open(disk.clone(), self.options(), clock, tokens);
+        self.enter(disk, mount.map_err(|error| self.refused(&error))?)
+    }
+
+    fn found(&self, disk: OsDisk) -> Result<Opened, OpenFailure> {
+        let random = |error| self.cannot("draw a name for", &error);
+        let mount_root =
+            is_mount_root(&self.path).map_err(|error| self.cannot("look at", &error))?;
+        let label = Label {
+            group: self.settings.group.clone(),
+            syncgroup: self.settings.syncgroup.clone(),
+            machine: self.settings.machine_id,
+            mount: self.index,
+            mount_uuid: ambient::random().map_err(random)?,
+            instance: self.memory.instance(),
+            log_id: 0,
+            start_count: 0,
+            was_mountpoint: mount_root,
+            created_ms: 0,
+            generation: 0,
+            members: Vec::new(),
+        };
+        let (clock, tokens) = (Arc::new(SystemClock), Arc::clone(&self.tokens));
+        let mount = Mount::create(disk.clone(), label, self.options(), clock, tokens);
+        let mount = mount.map_err(|error| self.refused(&error))?;
+        self.memory
+            .remember(mount.label(), &self.path)
+            .map_err(|error| self.cannot("remember", &error))?;
+        tracing::info!(mount = self.index, path = %self.path.display(), "new mount");
+        self.enter(disk, mount)
+    }
+
+    fn refused(&self, error: &StoreError) -> OpenFailure {
+        OpenFailure {
+            state: MountState::Failed,
+            why: format!("{}: {error}", self.path.display()),
+            remedy: "`folio fsck` says what is damaged; the system's log may tell about the disk"
+                .to_owned(),
+            retry: true,
+        }
+    }
+
+    fn enter(&self, disk: OsDisk, mut mount: Mount<OsDisk>) -> Result<Opened, OpenFailure> {
+        for warning in mount.take_warnings() {
+            tracing::warn!(mount = self.index, warning, "found while opening");
+        }
+        let mode = disk.probe_nowait().map_err(|error| self.cannot("read", &error))?;
+        let shelf: Arc<dyn Shelf> =
+            Arc::new(Reader::of_os(disk.clone(), self.index, mode, self.handles));
+        let open = OpenMount { shelf, content_ids: mount.content_ids() };
+        let watch = watch(disk, self.path.clone(), mount.label().clone());
+        Ok(Opened { engine: Box::new(mount), open, watch })
+    }
+
+    fn options(&self) -> MountOptions {
+        let store = &self.settings.store;
+        // Small chunkfiles mean small disks, or many of them: their logs are small, too.
+        let segment_len_max = (store.chunkfile_size).clamp(SEGMENT_MIN, SEGMENT_MAX);
+        MountOptions {
+            chunkfile_size: store.chunkfile_size,
+            single_file_threshold: store.single_file_threshold,
+            reserve: match store.reserve {
+                crate::settings::Reserve::Percent(percent) => Reserve::Percent(percent),
+                crate::settings::Reserve::Bytes(bytes) => Reserve::Bytes(bytes),
+            },
+            reserve_free: store.reserve_free,
+            undelete_window_ms: u64::try_from(store.undelete_window.as_millis())
+                .unwrap_or(u64::MAX),
+            active_chunkfiles: usize::from(store.active_chunkfiles_per_mount),
+            sync: match self.settings.durability.sync {
+                SyncMode::Fsync => crate::store::options::SyncMode::Fsync,
+                SyncMode::Os => crate::store::options::SyncMode::Os,
+            },
+            segment_len_max,
+            segment_len_min: (segment_len_max / 16).max(SEGMENT_MIN),
+            seed: self.seed,
+            ..MountOptions::default()
+        }
+    }
+}
+
+fn label_fact(disk: &OsDisk) -> LabelFact {
+    match read_label(disk) {
+        Ok(label) => LabelFact::Found(label),
+        Err(StoreError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            LabelFact::Missing
+        }
+        Err(StoreError::Format(error)) => LabelFact::Bad(error),
+        Err(error) => LabelFact::Unreadable(error.to_string()),
+    }
+}
+
+/// Looks whether `path` still leads to the folder that is open, and whether its label is still ours.
+fn watch(disk: OsDisk, path: PathBuf, label: Label) -> Box<dyn FnMut() -> Result<(), String>> {
+    Box::new(move || look(&disk, &path, &label))
+}
+
+fn look(disk: &OsDisk, path: &Path, label: &Label) -> Result<(), String> {
+    let shown = path.display();
+    let opened =
+        disk.identity().map_err(|error| format!("{shown} cannot be looked at: {error}"))?;
+    match Identity::of_path(path) {
+        Ok(now) if now == opened => {}
+        Ok(_) => return Err(format!("{shown} was unmounted or replaced")),
+        Err(error) => return Err(format!("{shown} is gone: {error}")),
+    }
+    match read_label(disk) {
+        Ok(now) if now.mount_uuid == label.mount_uuid && now.log_id == label.log_id => Ok(()),
+        Ok(_) => Err(format!("{shown} has another label than it had")),
+        Err(error) => Err(format!("the label of {shown} cannot be read: {error}")),
+    }
+}

@@ -1,0 +1,162 @@
+//! What a storage says of itself: to trackers, to operators.
+
+use crate::actors::caller::Identity;
+use crate::actors::reporter::{ReportSource, Reporter, ReporterStatus};
+use crate::actors::session::KeyRing;
+use crate::actors::storage_room::{StorageRoom, Writes};
+use crate::cluster::view::{Load, MountState, MountView, Service, StorageReport, TEXT_LEN_MAX};
+use crate::format::ids::{MachineId, MountIndex};
+use crate::messages::opcode::Role;
+use crate::settings::StorageSettings;
+use crate::store::mount::MountStats;
+use actix::prelude::*;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// A mount as an operator sees it.
+#[derive(Clone, Debug)]
+pub struct MountStatus {
+    /// Its index.
+    pub index: MountIndex,
+    /// Its folder.
+    pub path: String,
+    /// What it is doing.
+    pub state: MountState,
+    /// What is wrong with it; empty if nothing.
+    pub why: String,
+    /// What mends it; empty if nothing.
+    pub remedy: String,
+    /// Whether it takes new objects.
+    pub writable: bool,
+    /// Free bytes that inserts never eat.
+    pub reserve_free: u64,
+    /// Its numbers.
+    pub stats: MountStats,
+}
+
+/// All mounts as they are now.
+pub fn mounts(room: &StorageRoom) -> Vec<MountStatus> {
+    let mounts = room.placement.mounts().iter();
+    mounts
+        .map(|mount| {
+            let published = mount.published();
+            MountStatus {
+                index: mount.index,
+                path: mount.path.clone(),
+                state: published.state,
+                why: published.why.clone(),
+                remedy: published.remedy.clone(),
+                writable: mount.is_writable() && room.writes() == Writes::Taken,
+                reserve_free: mount.reserve_free,
+                stats: (*mount.stats()).clone(),
+            }
+        })
+        .collect()
+}
+
+/// Text that a tracker accepts.
+fn bounded(text: &str) -> String {
+    let text: String = text.chars().filter(|c| !c.is_control()).collect();
+    text[..text.floor_char_boundary(TEXT_LEN_MAX)].to_owned()
+}
+
+fn report(
+    room: &StorageRoom,
+    settings: &StorageSettings,
+    advertise: &str,
+    instance: [u8; 16],
+) -> StorageReport {
+    let mounts = mounts(room).into_iter().map(|mount| MountView {
+        index: mount.index,
+        state: mount.state,
+        total: mount.stats.space.total,
+        free: mount.stats.space.free,
+        reserved: mount.reserve_free,
+        writable: mount.writable,
+        reason: bounded(&mount.why),
+    });
+    let (in_flight_requests, in_flight_bytes) = room.budget.in_flight();
+    StorageReport {
+        group: settings.group.clone(),
+        syncgroup: settings.syncgroup.clone(),
+        machine: settings.machine_id,
+        instance,
+        advertise: advertise.to_owned(),
+        admin: settings.listen.admin.map_or_else(String::new, |admin| admin.to_string()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        weight: settings.weight,
+        service: match room.writes() {
+            Writes::Taken => Service::Serving,
+            Writes::ReadOnly => Service::ReadOnly,
+            Writes::Draining => Service::Draining,
+        },
+        mounts: mounts.collect(),
+        load: Load {
+            requests_per_second: room.counters.per_second.load(Ordering::Relaxed),
+            in_flight_requests: in_flight_requests as u64,
+            in_flight_bytes,
+            queue_delay_us: 0,
+        },
+    }
+}
+
+/// Starts a reporter for each tracker.
+pub(super) fn start(
+    settings: &Arc<StorageSettings>,
+    room: &Arc<StorageRoom>,
+    address: SocketAddr,
+    instance: [u8; 16],
+    control: &ArbiterHandle,
+) -> Vec<(Addr<Reporter>, watch::Receiver<ReporterStatus>)> {
+    let advertise = settings.advertise.clone().unwrap_or_else(|| address.to_string());
+    let identity = Identity {
+        role: Role::Peer,
+        name: room.session.name.clone(),
+        instance,
+        keys: KeyRing::new(settings.auth.keys.clone()),
+    };
+    let source: ReportSource = {
+        let (room, settings) = (Arc::clone(room), Arc::clone(settings));
+        Arc::new(move || (report(&room, &settings, &advertise, instance), Vec::new()))
+    };
+    let start = |tracker: &String| {
+        let (reporter, status) =
+            Reporter::new(tracker.clone(), identity.clone(), Arc::clone(&source));
+        (Reporter::start_in_arbiter(control, move |_| reporter), status)
+    };
+    settings.trackers.iter().map(start).collect()
+}
+
+/// Once a second: requests per second, and how many members the trackers know. A member once seen is not forgotten.
+pub(super) fn tick(
+    room: &Arc<StorageRoom>,
+    reporters: &[(Addr<Reporter>, watch::Receiver<ReporterStatus>)],
+    control: &ArbiterHandle,
+    stop: CancellationToken,
+) {
+    let room = Arc::clone(room);
+    let statuses: Vec<_> = reporters.iter().map(|(_, status)| status.clone()).collect();
+    control.spawn(async move {
+        let mut members: BTreeSet<MachineId> = [room.machine].into();
+        let mut before = room.counters.total();
+        let mut each = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                _ = each.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let now = room.counters.total();
+            room.counters.per_second.store(now - before, Ordering::Relaxed);
+            before = now;
+            for status in &statuses {
+                members.extend(status.borrow().members.iter().map(|member| member.machine));
+            }
+            room.members.store(members.len(), Ordering::Relaxed);
+        }
+    });
+}
