@@ -198,7 +198,17 @@ impl<D: Disk> Core<D> {
             self.warnings.push(what);
             return Ok(None);
         }
-        let secret = self.chunks.secret(chunkfile)?;
+        // One chunkfile that cannot be read must not keep the mount from serving the others (P6).
+        let target = edit.target.as_ref().map_or(chunkfile, |t| t.address.chunkfile());
+        let secrets = self.chunks.secret(target).and_then(|_| self.chunks.secret(chunkfile));
+        let secret = match secrets {
+            Ok(secret) => secret,
+            Err(error) => {
+                let sequence = raw.sequence;
+                self.warnings.push(format!("log record {sequence:x} is not applied: {error}"));
+                return Ok(None);
+            }
+        };
         let Ok(home) = SlotHeader::decode(&edit.home.header, &secret) else {
             let what =
                 format!("log record {:x} carries a header of another chunkfile", raw.sequence);

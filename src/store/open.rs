@@ -21,7 +21,9 @@ use crate::format::crc::crc32c;
 use crate::format::envelope::FormatError;
 use crate::format::ids::{LogId, Sequence};
 use crate::format::label::{LABEL_LEN_MAX, Label};
-use crate::format::log::{BATCH_HEADER_LEN, BatchHeader, SEGMENT_HEADER_LEN};
+use crate::format::log::{
+    BATCH_HEADER_LEN, BatchHeader, NotALog, SEGMENT_HEADER_LEN, SegmentHeader,
+};
 use crate::format::paths;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -109,6 +111,7 @@ impl<D: Disk> Mount<D> {
             let made = disk.create_dir_all(folder);
             made.map_err(StoreError::io(format!("create folder {folder}")))?;
         }
+        let options = fit_log(options, disk.space().map_err(StoreError::io("statvfs"))?.total);
         let core = Core::new(disk.clone(), label.clone(), options);
         let mut opening = Opening { core, tokens, last: 0, checkpoint: None };
         let log = opening.recover(&mut rng)?;
@@ -151,6 +154,18 @@ impl<D: Disk> Mount<D> {
             self.settle();
         }
     }
+}
+
+/// Log segments that suit the file system: a small disk is not filled by its log. A segment takes at least two
+/// records of the longest payload.
+fn fit_log(options: MountOptions, total: u64) -> MountOptions {
+    /// A segment is at most this part of the file system.
+    const PART: u64 = 32;
+    let floor = 2 * (options.single_file_threshold + (64 << 10));
+    let max = options.segment_len_max.min(total / PART).max(floor);
+    let min = options.segment_len_min.min(max).max(floor);
+    let checkpoint_bytes = options.checkpoint_bytes.min(max);
+    MountOptions { segment_len_max: max, segment_len_min: min, checkpoint_bytes, ..options }
 }
 
 fn draw_log_id(rng: &mut StdRng) -> LogId {
@@ -359,22 +374,34 @@ impl<D: Disk> Opening<D> {
         Ok(Log::resume(disk, identity, &self.core.options, full, current, self.last))
     }
 
-    /// Segments that were named but never used, left over from a crash in the middle of a rotation.
+    /// Segments that were named but never used, left over from a crash in the middle of a rotation, are removed. One
+    /// whose header is damaged may hold what we miss: it is put aside and reported.
     fn remove_unused_segments(
-        &self,
+        &mut self,
         identity: &LogIdentity,
         known: &[FoundSegment<D::File>],
     ) -> StoreResult<()> {
-        let entries = self.core.disk.list(paths::BINLOG).map_err(StoreError::io("list binlog"))?;
-        for entry in entries {
+        let disk = self.core.disk.clone();
+        for entry in disk.list(paths::BINLOG).map_err(StoreError::io("list binlog"))? {
             let path = format!("{}/{}", paths::BINLOG, entry.name);
             let Some(paths::MountFile::Binlog(name)) = paths::MountFile::parse(&path) else {
                 continue;
             };
             let is_known = known.iter().any(|s| s.header.first == name.first);
-            if name.log_id == identity.log_id && !is_known && name.first > self.last {
-                self.core.disk.unlink(&path).map_err(StoreError::io(format!("remove {path}")))?;
+            if name.log_id != identity.log_id || is_known {
+                continue;
             }
+            let io = |what: &str| StoreError::io(format!("{what} {path}"));
+            if !is_damaged_segment::<D>(&disk, &path)? {
+                disk.unlink(&path).map_err(io("remove"))?;
+                continue;
+            }
+            let aside = format!("{path}.damaged");
+            disk.rename(&path, &aside).map_err(io("put aside"))?;
+            let what =
+                format!("the header of {path} is damaged: its records are lost, see {aside}");
+            tracing::error!(mount = self.core.label.mount, "{what}");
+            self.core.warnings.push(what);
         }
         Ok(())
     }
@@ -424,6 +451,16 @@ impl<D: Disk> Opening<D> {
         }
         Ok(())
     }
+}
+
+/// Whether a segment that was left out was in use once. Its header is one sector, written before or with its first
+/// batch: a crash leaves an older tenant's header or none, never a broken one.
+fn is_damaged_segment<D: Disk>(disk: &D, path: &str) -> StoreResult<bool> {
+    let io = |what: &str| StoreError::io(format!("{what} {path}"));
+    let file = disk.open(path, Open::Read).map_err(io("open"))?;
+    let mut head = vec![0; SEGMENT_HEADER_LEN];
+    let got = file.read_full_at(0, &mut head).map_err(io("read"))?;
+    Ok(SegmentHeader::decode(&head[..got]) == Err(NotALog::Broken))
 }
 
 fn full_segment<F>(segment: &FoundSegment<F>) -> FullSegment {
