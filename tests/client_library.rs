@@ -99,11 +99,13 @@ async fn a_storage_that_stops_costs_no_put() {
 }
 
 #[tokio::test]
-async fn a_full_cluster_says_so_at_once() {
+async fn a_full_or_failed_storage_says_so_at_once() {
     let (_view, _tracker, storage, client) = small().await;
-    storage.fault(Fault::Say(ErrorCode::NoSpace));
-    let error = client.put(Body::bytes("x"), PutOptions::default()).await.expect_err("full");
-    assert_eq!((error.code, storage.seen().len()), (ErrorCode::NoSpace, 1));
+    for (turn, code) in [ErrorCode::NoSpace, ErrorCode::Fenced].into_iter().enumerate() {
+        storage.fault(Fault::Say(code));
+        let error = client.put(Body::bytes("x"), PutOptions::default()).await.expect_err("no");
+        assert_eq!((error.code, storage.seen().len()), (code, turn + 1));
+    }
 }
 
 #[tokio::test]

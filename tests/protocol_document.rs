@@ -4,8 +4,11 @@
 use bytes::BytesMut;
 use folio::messages::error::{ErrorCode, Retry};
 use folio::messages::frame::{FrameDecoder, Kind, Limits, Meta};
+use folio::messages::handshake::{Auth, AuthAnswer, Hello, HelloAnswer};
 use folio::messages::heads::{self, Put, Reserve};
 use folio::messages::opcode::{Opcode, Role, ServedBy, Stage};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Visitor, value};
 
 const DOCUMENT: &str = include_str!("../docs/PROTOCOL.md");
 
@@ -80,4 +83,114 @@ fn the_examples_are_frames() {
     assert_eq!((head.token.sequence, head.token.issued_ms), (1, 1_790_000_000_000));
     assert_eq!((head.mount, head.reserve), (None, Some(Reserve::Percent(20))));
     assert_eq!(head.length, Some(5));
+}
+
+/// Asks a head for the names of its fields, in order, and gives nothing to it.
+struct Names<'a>(&'a mut Vec<&'static str>);
+
+impl<'de> Deserializer<'de> for Names<'_> {
+    type Error = value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, value::Error> {
+        Err(value::Error::custom("not a head"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, value::Error> {
+        self.0.extend(fields);
+        Err(value::Error::custom("only the names"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+fn fields_of<'a, T: Deserialize<'a>>() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    assert!(T::deserialize(Names(&mut names)).is_err());
+    names
+}
+
+/// The names in `name type (remark), name type; payload: ...`.
+fn names_in(text: &str) -> Vec<String> {
+    let mut plain = String::new();
+    let mut depth = 0;
+    for c in text.split("; payload").next().expect("something").chars() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ if depth == 0 => plain.push(c),
+            _ => {}
+        }
+    }
+    let plain = plain.split(". ").next().expect("something");
+    let word =
+        |part: &str| part.split_whitespace().next().map(|w| w.trim_matches(['?', '.']).to_owned());
+    plain.split(',').filter_map(word).collect()
+}
+
+fn request<'a, T: Deserialize<'a>>(name: &str) {
+    let start = format!("| `{name}` |");
+    let line = DOCUMENT.lines().find(|line| line.starts_with(&start)).expect("a row");
+    let cell = line.split('|').nth(2).expect("a cell");
+    assert_eq!(names_in(cell), fields_of::<T>(), "request {name}");
+}
+
+fn answer<'a, T: Deserialize<'a>>(name: &str) {
+    let start = format!("| `{name}` |");
+    let line = DOCUMENT.lines().find(|line| line.starts_with(&start)).expect("a row");
+    let cell = line.split('|').nth(3).expect("a cell");
+    assert_eq!(names_in(cell), fields_of::<T>(), "answer to {name}");
+}
+
+/// A head in the list below the table, over as many lines as it takes.
+fn listed<'a, T: Deserialize<'a>>(name: &str) {
+    let start = format!("\n- {name}: ");
+    let at = DOCUMENT.find(&start).expect("an entry") + start.len();
+    let text = DOCUMENT[at..].split("\n-").next().and_then(|text| text.split("\n\n").next());
+    let text = text.expect("something").replace('\n', " ");
+    assert_eq!(names_in(&text), fields_of::<T>(), "{name}");
+}
+
+#[test]
+fn no_field_of_a_head_is_undocumented_or_out_of_order() {
+    request::<Hello>("hello");
+    answer::<HelloAnswer>("hello");
+    request::<Auth>("auth");
+    answer::<AuthAnswer>("auth");
+    request::<heads::Ping>("ping");
+    answer::<heads::Pong>("ping");
+    request::<heads::Info>("info");
+    answer::<heads::NodeIdentity>("info");
+    request::<Put>("put");
+    request::<heads::Modify>("modify");
+    request::<heads::Delete>("delete");
+    request::<heads::Undelete>("undelete");
+    request::<heads::Get>("get");
+    request::<heads::Stat>("stat");
+    request::<heads::List>("list");
+    request::<heads::Df>("df");
+    request::<heads::View>("view");
+    answer::<heads::ViewAnswer>("view");
+    request::<heads::Route>("route");
+    answer::<heads::RouteAnswer>("route");
+    request::<heads::Heartbeat>("heartbeat");
+    answer::<heads::HeartbeatAnswer>("heartbeat");
+    listed::<heads::Written>("written");
+    listed::<heads::ObjectHead>("object");
+    listed::<heads::StatAnswer>("stat");
+    listed::<heads::ListAnswer>("page");
+    listed::<heads::ListItem>("item");
+    listed::<heads::DfAnswer>("space");
+    listed::<heads::DfMount>("mount");
+    listed::<heads::Member>("member");
+    listed::<heads::ErrorHead>("error");
+    listed::<heads::DataEnd>("end");
+    listed::<heads::WindowHead>("window");
 }

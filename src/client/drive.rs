@@ -24,7 +24,8 @@ use tokio::time::{Instant, sleep_until};
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// How long an answer of the cluster view that names nobody is doubted: a heartbeat may be on its way.
+/// How long a cluster view that names nobody is doubted: a heartbeat may be on its way. If the view has been the same
+/// for so long already, not at all.
 const SETTLE: Duration = Duration::from_secs(3);
 /// How often a fresh token is taken before the clock of the storage is given up on.
 const RENEWALS_MAX: u32 = 3;
@@ -159,8 +160,8 @@ struct Story {
     stuck: Option<Goal>,
     last: Option<Error>,
     renewals: u32,
-    /// All goals of the round said that they are full.
-    all_full: bool,
+    /// All goals of the round answered, and nothing that a pause would change.
+    settled: bool,
 }
 
 /// What follows from a failed attempt.
@@ -197,7 +198,7 @@ impl Driver {
                         Err(error) => return Err(error),
                     }
                 }
-                Err(nowhere) if start.elapsed() >= nowhere.doubt => {
+                Err(nowhere) if start.elapsed().max(self.views.steady()) >= nowhere.doubt => {
                     return Err(story.end(operation.nature(), Some(nowhere.error)));
                 }
                 Err(nowhere) => story.last = Some(nowhere.error),
@@ -220,7 +221,7 @@ impl Driver {
         story: &mut Story,
         deadline: Instant,
     ) -> Result<Option<O::Output>> {
-        story.all_full = !goals.is_empty();
+        story.settled = !goals.is_empty();
         for (index, goal) in goals.iter().enumerate() {
             let now = Instant::now();
             // A silent machine must not use up the time of those behind it.
@@ -243,7 +244,7 @@ impl Driver {
             }
         }
         let nature = operation.nature();
-        if story.all_full || nature == Nature::ReadOnce {
+        if story.settled || nature == Nature::ReadOnce {
             return Err(story.end(nature, None));
         }
         Ok(None)
@@ -295,7 +296,11 @@ impl Story {
     fn judge<O: Operation>(&mut self, failure: Failure, operation: &mut O, goal: &Goal) -> Then {
         let Failure { error, left } = failure;
         let nature = operation.nature();
-        self.all_full &= error.code == ErrorCode::NoSpace && left == Left::Answered;
+        let lasting = matches!(
+            error.code,
+            ErrorCode::NoSpace | ErrorCode::Fenced | ErrorCode::ReadOnly | ErrorCode::Damaged
+        );
+        self.settled &= lasting && left == Left::Answered;
         let code = error.code;
         let mut first_doubt = false;
         if left == Left::Unknown || (left == Left::Answered && code == ErrorCode::UnknownOutcome) {

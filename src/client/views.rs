@@ -24,6 +24,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// one.
 const SETTLE: Duration = Duration::from_secs(5);
 
+/// A view, and since when nothing in it has changed that matters to routing.
+#[derive(Debug)]
+struct Known {
+    view: Arc<ClusterView>,
+    since: Instant,
+}
+
 /// The view and where it comes from.
 #[derive(Debug)]
 pub(super) struct Views {
@@ -31,7 +38,7 @@ pub(super) struct Views {
     trackers: Vec<String>,
     /// Which tracker answered last: asked first.
     good: AtomicUsize,
-    current: ArcSwapOption<ClusterView>,
+    current: ArcSwapOption<Known>,
     /// One fetches at a time; the life of a tracker that is not yet trusted, and since when it is known.
     fetching: Mutex<Option<([u8; 16], Instant)>>,
 }
@@ -49,7 +56,12 @@ impl Views {
 
     /// The view as last fetched.
     pub(super) fn current(&self) -> Option<Arc<ClusterView>> {
-        self.current.load_full()
+        self.current.load().as_ref().map(|known| Arc::clone(&known.view))
+    }
+
+    /// For how long nothing in it has changed that matters to routing.
+    pub(super) fn steady(&self) -> Duration {
+        self.current.load().as_ref().map_or(Duration::ZERO, |known| known.since.elapsed())
     }
 
     /// Fetches the view from the first tracker that answers. `whole`: also if its epoch is the known one.
@@ -121,7 +133,7 @@ impl Views {
                 ClusterView::empty([0; 16], crate::cluster::view::PutPolicy::RoundRobin)
             }
         };
-        if let Some(current) = current
+        if let Some(current) = &current
             && fetched.tracker != current.tracker
             && fetched.storages().count() < current.storages().count()
         {
@@ -130,12 +142,19 @@ impl Views {
                 _ => newcomer.insert((fetched.tracker, Instant::now())).1,
             };
             if since.elapsed() < SETTLE {
-                return current;
+                return Arc::clone(current);
             }
         }
         *newcomer = None;
+        let unchanged = current.is_some_and(|current| {
+            (current.tracker, current.epoch) == (fetched.tracker, fetched.epoch)
+        });
+        let since = match &*self.current.load() {
+            Some(known) if unchanged => known.since,
+            Some(_) | None => Instant::now(),
+        };
         let fetched = Arc::new(fetched);
-        self.current.store(Some(Arc::clone(&fetched)));
+        self.current.store(Some(Arc::new(Known { view: Arc::clone(&fetched), since })));
         let known = |address: &str| {
             self.trackers.iter().any(|tracker| tracker == address)
                 || fetched.storages().any(|(_, _, storage)| storage.advertise == address)
