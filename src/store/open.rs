@@ -19,7 +19,7 @@ use crate::cluster::reuse::Reuse;
 use crate::format::checkpoint::{BadCheckpoint, Checkpoint};
 use crate::format::crc::crc32c;
 use crate::format::envelope::FormatError;
-use crate::format::ids::{LogId, Sequence};
+use crate::format::ids::{ChunkfileId, LogId, Sequence};
 use crate::format::label::{LABEL_LEN_MAX, Label};
 use crate::format::log::{
     BATCH_HEADER_LEN, BatchHeader, NotALog, SEGMENT_HEADER_LEN, SegmentHeader,
@@ -436,6 +436,22 @@ impl<D: Disk> Opening<D> {
         let next = self.core.chunks.states.values().filter(|s| self.core.is_ours(s.id));
         let next = next.map(|s| s.id.chunk + 1).max().unwrap_or(0);
         self.core.next_chunk = self.core.next_chunk.max(next);
+        self.remove_unrecorded_chunkfiles()
+    }
+
+    /// Chunkfiles whose record the log lost before anyone was told. A reader must not find them: it would keep its
+    /// handle when the name is given to another file. Their numbers follow each other, for each name was durable
+    /// before the next was given.
+    fn remove_unrecorded_chunkfiles(&self) -> StoreResult<()> {
+        let (machine, log_id) = (self.core.label.machine, self.core.label.log_id);
+        for chunk in self.core.next_chunk.. {
+            let path = paths::chunk(ChunkfileId { machine, log_id, chunk });
+            match self.core.disk.unlink(&path) {
+                Ok(()) => tracing::info!(%path, "removed a chunkfile that no record names"),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => break,
+                Err(e) => return Err(StoreError::io(format!("remove {path}"))(e)),
+            }
+        }
         Ok(())
     }
 
