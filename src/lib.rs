@@ -41,9 +41,11 @@
 pub mod actors;
 pub mod client;
 pub mod cluster;
+pub mod daemon;
 pub mod format;
 pub mod messages;
 pub mod recovery;
 pub mod settings;
 pub mod storage;
 pub mod store;
+pub mod tracker;

@@ -14,6 +14,7 @@
 //! Control actors never share an arbiter with data actors (R3). `Addr`s come by constructor (R7); [`threads`] is the
 //! one place that makes arbiters, [`ambient`] the one that reads the wall clock and draws random bytes.
 pub mod acceptor;
+pub mod admin_console;
 pub mod ambient;
 pub mod binlog;
 pub mod budget;

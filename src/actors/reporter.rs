@@ -63,6 +63,7 @@ pub struct ReporterStatus {
 /// Reports to one tracker.
 pub struct Reporter {
     line: Option<Line>,
+    at_work: Option<SpawnHandle>,
     now: mpsc::Sender<oneshot::Sender<bool>>,
 }
 
@@ -78,7 +79,7 @@ impl Reporter {
         let (now, asked) = mpsc::channel(16);
         let interval = INTERVAL;
         let line = Line { tracker, identity, source, status, asked, interval };
-        (Self { line: Some(line), now }, seen)
+        (Self { line: Some(line), at_work: None, now }, seen)
     }
 }
 
@@ -88,8 +89,24 @@ impl Actor for Reporter {
     fn started(&mut self, ctx: &mut Context<Self>) {
         // Started once only: a tracker that is away is a state, not an end (R5).
         if let Some(line) = self.line.take() {
-            ctx.spawn(line.run().into_actor(self));
+            self.at_work = Some(ctx.spawn(line.run().into_actor(self)));
         }
+    }
+}
+
+/// Falls silent: closes the connection and ends.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StopReporting;
+
+impl Handler<StopReporting> for Reporter {
+    type Result = ();
+
+    fn handle(&mut self, _: StopReporting, ctx: &mut Context<Self>) {
+        if let Some(at_work) = self.at_work.take() {
+            ctx.cancel_future(at_work);
+        }
+        ctx.stop();
     }
 }
 

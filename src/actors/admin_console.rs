@@ -1,0 +1,224 @@
+//! One operator's session on the console, over TCP lines that a person can type with `nc`.
+//!
+//! The actor owns its socket; the daemon's commands are [`ConsoleSource`], the same for all sessions.
+//!
+//! Invariants (P7)
+//! - Without a key the console listens on loopback only ([`check_address`]). With one, nothing but `auth`, `help` and
+//!   `quit` is answered before the proof.
+//! - One command at a time; a command that does not answer within [`COMMAND_LIMIT`] is given up with an error.
+//! - Who is silent for `idle_timeout`, or does not read an answer within [`WRITE_TIMEOUT`], is cut off.
+//! - Errors start with `error:`; every answer ends with a line `.`.
+
+pub mod answer;
+pub mod commands;
+pub mod lines;
+pub mod login;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+pub use self::answer::{ConsoleAnswer, Value};
+pub use self::commands::{CommandResult, ConsoleSource, no_arguments};
+use self::lines::{LineError, Lines, seal};
+use self::login::Login;
+use super::acceptor::{Accepted, Acceptor, AcceptorConfig, Permit};
+use super::ambient;
+use super::session::{KeyRing, WRITE_TIMEOUT};
+
+/// How long a command may work before its session gives it up.
+pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// Most sessions at a time.
+pub const SESSIONS_MAX: usize = 64;
+/// What one session too many is told.
+pub const TOO_MANY: &[u8] = b"error: too many console sessions are open\n.\n";
+
+/// What all sessions of one daemon share.
+pub struct ConsoleConfig {
+    /// Who answers.
+    pub source: ConsoleSource,
+    /// Keys of the daemon; those of the role admin count.
+    pub keys: KeyRing,
+    /// A session without a command for so long ends.
+    pub idle_timeout: Duration,
+}
+
+/// Whether a console may listen at `address`.
+///
+/// # Errors
+/// Beyond loopback without a key: what to change.
+pub fn check_address(address: SocketAddr, keys: &KeyRing) -> Result<(), String> {
+    if address.ip().is_loopback() || !keys.is_open() {
+        return Ok(());
+    }
+    Err(format!(
+        "`admin_listen` = {address}: without `auth.key_file` the console listens on loopback only"
+    ))
+}
+
+/// One session.
+pub struct AdminConsole {
+    config: Arc<ConsoleConfig>,
+    connection: Option<(std::net::TcpStream, Permit)>,
+    peer: SocketAddr,
+}
+
+impl AdminConsole {
+    /// For an accepted socket.
+    #[must_use]
+    pub fn new(config: Arc<ConsoleConfig>, accepted: Accepted) -> Self {
+        let Accepted { stream, peer, permit } = accepted;
+        Self { config, connection: Some((stream, permit)), peer }
+    }
+}
+
+impl Actor for AdminConsole {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let Some((stream, permit)) = self.connection.take() else { return ctx.stop() };
+        let config = Arc::clone(&self.config);
+        let session = async move {
+            let ended = match tokio::net::TcpStream::from_std(stream) {
+                Ok(stream) => serve(stream, &config).await,
+                Err(error) => Err(error.into()),
+            };
+            drop(permit);
+            ended
+        };
+        ctx.spawn(session.into_actor(self).map(|ended, actor, ctx| {
+            if let Err(error) = ended {
+                tracing::debug!(peer = %actor.peer, %error, "console session ended");
+            }
+            ctx.stop();
+        }));
+    }
+}
+
+/// Starts the console of a daemon on its control arbiter: `listener` from [`super::acceptor::bind`], its address
+/// checked with [`check_address`]. Stop it with [`super::acceptor::StopAccepting`]; sessions end with the arbiter.
+pub fn start(
+    listener: std::net::TcpListener,
+    config: ConsoleConfig,
+    control: &ArbiterHandle,
+) -> Addr<Acceptor> {
+    let config = Arc::new(config);
+    let acceptor = AcceptorConfig {
+        listener,
+        name: "console",
+        max_connections: SESSIONS_MAX,
+        too_many: bytes::Bytes::from_static(TOO_MANY),
+    };
+    let begin = Box::new(move |accepted| {
+        AdminConsole::new(Arc::clone(&config), accepted).start();
+    });
+    Acceptor::start_in_arbiter(control, move |_| Acceptor::new(acceptor, begin))
+}
+
+/// Serves one session to its end. `Ok`: the operator left.
+///
+/// # Errors
+/// The line that ended it, or the socket.
+pub async fn serve<S>(stream: S, config: &ConsoleConfig) -> Result<(), LineError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut login = Login::new(&config.keys, ambient::random()?);
+    let mut lines = Lines::new(stream);
+    let ConsoleSource { node, role, version, .. } = &config.source;
+    let mut banner = format!("folio node={node} role={role} version={version}");
+    if let Some(challenge) = login.challenge() {
+        banner.push_str(" challenge=");
+        banner.push_str(challenge);
+    }
+    banner.push('\n');
+    write(&mut lines, &banner).await?;
+    loop {
+        let line = match tokio::time::timeout(config.idle_timeout, lines.next()).await {
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(Some(line))) => line,
+            Ok(Err(LineError::NotText)) => {
+                write(&mut lines, &seal(&error(&LineError::NotText.to_string()))).await?;
+                continue;
+            }
+            Ok(Err(LineError::TooLong)) => {
+                write(&mut lines, &seal(&error(&LineError::TooLong.to_string()))).await?;
+                return Err(LineError::TooLong);
+            }
+            Ok(Err(broken)) => return Err(broken),
+            Err(_) => {
+                write(&mut lines, &seal(&error("idle for too long"))).await?;
+                return Ok(());
+            }
+        };
+        let Some(text) = respond(&line, config, &mut login).await else {
+            return write(&mut lines, &seal("bye\n")).await;
+        };
+        write(&mut lines, &seal(&text)).await?;
+        if login.is_out() {
+            return Ok(());
+        }
+    }
+}
+
+/// Does what one line says; `None` is `quit`.
+async fn respond(line: &str, config: &ConsoleConfig, login: &mut Login) -> Option<String> {
+    let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    let json = words.len() > 1 && words.last().is_some_and(|word| word == "json");
+    if json {
+        words.pop();
+    }
+    let name = if words.is_empty() { String::new() } else { words.remove(0) };
+    let result = match name.as_str() {
+        "" => return Some(String::new()),
+        "quit" | "exit" => return None,
+        "auth" => {
+            let given = words.first().map_or("", String::as_str);
+            return Some(match login.try_proof(&config.keys, given) {
+                Ok(()) => "ok\n".to_owned(),
+                Err(why) => error(&why),
+            });
+        }
+        "help" if words.first().is_some_and(|word| word == "auth") => return Some(login.help()),
+        "help" => config.source.help(words.first().map(String::as_str)),
+        _ if !login.is_in() => {
+            Err("prove the admin key first: `auth HEX`; `help auth` shows how".to_owned())
+        }
+        _ => run(&config.source, &name, words).await,
+    };
+    Some(match result {
+        Ok(answer) if json => format!("{}\n", answer.json()),
+        Ok(answer) => answer.text(),
+        Err(why) => error(&why),
+    })
+}
+
+async fn run(source: &ConsoleSource, name: &str, words: Vec<String>) -> CommandResult {
+    let command = source.start(name, words)?;
+    tokio::time::timeout(COMMAND_LIMIT, command)
+        .await
+        .unwrap_or_else(|_| Err(format!("{name}: no answer within {COMMAND_LIMIT:?}")))
+}
+
+/// One line, whatever the message holds.
+fn error(why: &str) -> String {
+    format!("error: {}\n", why.replace(char::is_control, " "))
+}
+
+async fn write<S>(lines: &mut Lines<S>, text: &str) -> Result<(), LineError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let written = lines.stream().write_all(text.as_bytes());
+    match tokio::time::timeout(WRITE_TIMEOUT, written).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! What both daemons owe to whoever started them: the line `ready ...`, systemd's notification, the signals.
+
+use std::io::Write;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// The signals that end a daemon in order. Take it before saying ready, so that none is missed.
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT; its name.
+    pub async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Prints `ready DETAILS` on stdout, and tells systemd if it asked (`NOTIFY_SOCKET`).
+pub fn announce_ready(details: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "ready {details}").and_then(|()| out.flush()) {
+        tracing::warn!(%error, "nobody reads standard output");
+    }
+    notify(&[NotifyState::Ready, NotifyState::Status(details)]);
+}
+
+/// Tells systemd that the stop has begun.
+pub fn announce_stopping() {
+    notify(&[NotifyState::Stopping]);
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be notified");
+    }
+}

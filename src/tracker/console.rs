@@ -1,0 +1,285 @@
+//! What a tracker's console can be asked: `status`, `nodes`, `mounts`, `route ID`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use data_encoding::HEXLOWER;
+
+use crate::actors::acceptor::Connections;
+use crate::actors::admin_console::{
+    CommandResult, ConsoleAnswer, ConsoleSource, Value, no_arguments,
+};
+use crate::actors::ambient::Monotonic;
+use crate::actors::heartbeat::{Heartbeat, Row, ShowTable, Table};
+use crate::actors::router::{Router, ShowView, Where};
+use crate::cluster::routing::Target;
+use crate::cluster::view::{MountState, State};
+use crate::format::file_id::FileId;
+use crate::settings::TrackerSettings;
+
+/// The commands of one tracker.
+pub(super) fn source(
+    address: SocketAddr,
+    settings: &TrackerSettings,
+    heartbeat: Addr<Heartbeat>,
+    router: Addr<Router>,
+    connections: Arc<Connections>,
+) -> ConsoleSource {
+    let version = env!("CARGO_PKG_VERSION");
+    let node = format!("tracker@{address}");
+    let facts = Facts {
+        node: node.clone(),
+        policy: settings.put_policy.as_str(),
+        connections,
+        clock: Monotonic::start(),
+    };
+    let facts = Arc::new(facts);
+    let (for_status, router_for_status) = (heartbeat.clone(), router.clone());
+    let (for_nodes, for_mounts) = (heartbeat.clone(), heartbeat);
+    ConsoleSource::new(node, "tracker", version)
+        .command(
+            "status",
+            "",
+            "nodes up, suspect and down per syncgroup; what is wrong",
+            move |words| {
+                status(words, Arc::clone(&facts), for_status.clone(), router_for_status.clone())
+            },
+        )
+        .command("nodes", "", "the node table", move |words| nodes(words, for_nodes.clone()))
+        .command("mounts", "", "every mount of every node", move |words| {
+            mounts(words, for_mounts.clone())
+        })
+        .command("route", "ID", "the answer that a client would get for an object", move |words| {
+            route(words, router.clone())
+        })
+}
+
+struct Facts {
+    node: String,
+    policy: &'static str,
+    connections: Arc<Connections>,
+    clock: Monotonic,
+}
+
+fn gone(_: MailboxError) -> String {
+    "the tracker is stopping".to_owned()
+}
+
+async fn status(
+    words: Vec<String>,
+    facts: Arc<Facts>,
+    heartbeat: Addr<Heartbeat>,
+    router: Addr<Router>,
+) -> CommandResult {
+    no_arguments(&words)?;
+    let table = heartbeat.send(ShowTable).await.map_err(gone)?;
+    let epoch = router.send(ShowView).await.map_err(gone)?.view.epoch;
+    let warnings = warnings(&table);
+    let answer = ConsoleAnswer::new()
+        .fact("node", facts.node.as_str())
+        .fact("state", if warnings.is_empty() { "ok" } else { "warnings" })
+        .fact("uptime_ms", Value::Millis(facts.clock.now_ms()))
+        .fact("put_policy", facts.policy)
+        .fact("epoch", epoch)
+        .fact("connections", facts.connections.count())
+        .table("syncgroups", &["group", "syncgroup", "up", "suspect", "down"], syncgroups(&table));
+    Ok(if warnings.is_empty() {
+        answer
+    } else {
+        answer.table("warnings", &["what", "remedy"], warnings)
+    })
+}
+
+fn syncgroups(table: &Table) -> Vec<Vec<Value>> {
+    let mut counts: BTreeMap<(&str, &str), [u64; 3]> = BTreeMap::new();
+    for row in &table.rows {
+        let counts = counts.entry((&row.report.group, &row.report.syncgroup)).or_default();
+        let column = match row.state {
+            State::Online | State::ReadOnly | State::Draining => 0,
+            State::Suspect | State::Joining | State::Recovering => 1,
+            State::Offline => 2,
+        };
+        counts[column] += 1;
+    }
+    counts
+        .into_iter()
+        .map(|((group, syncgroup), [up, suspect, down])| {
+            vec![group.into(), syncgroup.into(), up.into(), suspect.into(), down.into()]
+        })
+        .collect()
+}
+
+/// What an operator should do something about.
+fn warnings(table: &Table) -> Vec<Vec<Value>> {
+    let mut rows = Vec::new();
+    let mut warn = |what: String, remedy: String| rows.push(vec![what.into(), remedy.into()]);
+    for (duplicate, ago_ms) in &table.duplicates {
+        warn(
+            format!(
+                "duplicate machine id {}/{}: {} is refused ({} attempts, last {} s ago), {} holds it",
+                duplicate.group,
+                duplicate.machine,
+                duplicate.advertise,
+                duplicate.attempts,
+                ago_ms / 1_000,
+                duplicate.held_by
+            ),
+            "give one of the two another machine_id, or stop the one that is to be replaced"
+                .to_owned(),
+        );
+    }
+    for Row { report, state, silence_ms } in &table.rows {
+        let name = format!("{}/{}/{}", report.group, report.syncgroup, report.machine);
+        if matches!(state, State::Suspect | State::Offline) {
+            warn(
+                format!(
+                    "{name} at {} is {state}: silent for {} s",
+                    report.advertise,
+                    silence_ms / 1_000
+                ),
+                "start it, or see why it cannot reach this tracker".to_owned(),
+            );
+            continue;
+        }
+        let bad = report.mounts.iter().filter(|mount| mount.state == MountState::Failed);
+        for mount in bad {
+            warn(
+                format!("{name} mount {} {}: {}", mount.index, mount.state, mount.reason),
+                format!("folio admin {} status", report.admin),
+            );
+        }
+    }
+    rows
+}
+
+async fn nodes(words: Vec<String>, heartbeat: Addr<Heartbeat>) -> CommandResult {
+    no_arguments(&words)?;
+    let table = heartbeat.send(ShowTable).await.map_err(gone)?;
+    let rows = table.rows.iter().map(|Row { report, state, silence_ms }| {
+        vec![
+            report.group.as_str().into(),
+            report.syncgroup.as_str().into(),
+            report.machine.into(),
+            state.as_str().into(),
+            report.advertise.as_str().into(),
+            report.admin.as_str().into(),
+            Value::Millis(*silence_ms),
+            report.mounts.len().into(),
+            report.load.requests_per_second.into(),
+            report.weight.into(),
+            report.version.as_str().into(),
+            HEXLOWER.encode(&report.instance).into(),
+        ]
+    });
+    let columns = [
+        "group",
+        "syncgroup",
+        "machine",
+        "state",
+        "address",
+        "admin",
+        "silence_ms",
+        "mounts",
+        "requests_per_second",
+        "weight",
+        "version",
+        "instance",
+    ];
+    let answer = ConsoleAnswer::new().table("nodes", &columns, rows.collect());
+    if table.duplicates.is_empty() {
+        return Ok(answer);
+    }
+    let refused = table.duplicates.iter().map(|(duplicate, ago_ms)| {
+        vec![
+            duplicate.group.as_str().into(),
+            duplicate.machine.into(),
+            duplicate.advertise.as_str().into(),
+            duplicate.held_by.as_str().into(),
+            duplicate.attempts.into(),
+            Value::Millis(*ago_ms),
+            HEXLOWER.encode(&duplicate.instance).into(),
+        ]
+    });
+    let columns =
+        ["group", "machine", "address", "held_by", "attempts", "last_attempt_ms", "instance"];
+    Ok(answer.table("duplicate machine id", &columns, refused.collect()))
+}
+
+async fn mounts(words: Vec<String>, heartbeat: Addr<Heartbeat>) -> CommandResult {
+    no_arguments(&words)?;
+    let table = heartbeat.send(ShowTable).await.map_err(gone)?;
+    let mut rows = Vec::new();
+    for Row { report, state, .. } in &table.rows {
+        for mount in &report.mounts {
+            rows.push(vec![
+                report.group.as_str().into(),
+                report.syncgroup.as_str().into(),
+                report.machine.into(),
+                state.as_str().into(),
+                mount.index.into(),
+                mount.state.as_str().into(),
+                mount.writable.into(),
+                Value::Bytes(mount.free),
+                Value::Bytes(mount.total),
+                Value::Bytes(mount.reserved),
+                mount.reason.as_str().into(),
+            ]);
+        }
+    }
+    let columns = [
+        "group",
+        "syncgroup",
+        "machine",
+        "node",
+        "mount",
+        "state",
+        "writable",
+        "free",
+        "total",
+        "reserved",
+        "why",
+    ];
+    Ok(ConsoleAnswer::new().table("mounts", &columns, rows))
+}
+
+async fn route(words: Vec<String>, router: Addr<Router>) -> CommandResult {
+    let [id] = words.as_slice() else {
+        return Err("expected one id: route ID".to_owned());
+    };
+    let id: FileId = id.parse().map_err(|error| format!("{id:?}: {error}"))?;
+    let question = Where::Object {
+        group: id.group.clone(),
+        syncgroup: id.syncgroup.clone(),
+        owner: id.object.machine,
+        mount: id.object.mount,
+    };
+    let (route, epoch) =
+        router.send(question).await.map_err(gone)?.map_err(|error| error.to_string())?;
+    let target = |(order, target): (usize, &Target)| {
+        vec![
+            (order + 1).into(),
+            target.machine.into(),
+            if target.owner { "owner" } else { "mirror" }.into(),
+            target.state.as_str().into(),
+            target.advertise.as_str().into(),
+        ]
+    };
+    let targets = route.targets().enumerate().map(target).collect();
+    let down = route.down.iter().map(|down| {
+        vec![down.machine.into(), down.advertise.as_str().into(), down.why.as_str().into()]
+    });
+    let answer = ConsoleAnswer::new()
+        .fact("group", id.group)
+        .fact("syncgroup", id.syncgroup)
+        .fact("owner", id.object.machine)
+        .fact("mount", id.object.mount)
+        .fact("epoch", epoch)
+        .table("targets", &["order", "machine", "role", "state", "address"], targets);
+    Ok(if route.down.is_empty() {
+        answer
+    } else {
+        answer.table("down", &["machine", "address", "why"], down.collect())
+    })
+}
