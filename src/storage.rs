@@ -2,7 +2,7 @@
 //! arbiter. Several may run in one process.
 //!
 //! ```text
-//! control   Acceptor  Reporter (one per tracker)  the tick
+//! control   Acceptor  Reporter (one per tracker)  AdminConsole  the tick
 //! net-N     Connection
 //! disk-M    Binlog and ChunkFile of mount M       (blocking writes, R4)
 //! read-M    pool threads of mount M, when there is something to wait for
@@ -12,6 +12,7 @@
 //! wrong with a mount is a state of that mount (P6). The stop is ordered (R6): stop accepting, finish what is in hand,
 //! drain the chunkfiles, close the logs, join the threads, all under one deadline; correctness never rests on it.
 
+mod console;
 mod folder;
 mod memory_file;
 mod mounts;
@@ -20,7 +21,8 @@ mod report;
 pub use report::MountStatus;
 
 use crate::actors::acceptor::{Acceptor, AcceptorConfig, BindError, StopAccepting, bind};
-use crate::actors::ambient;
+use crate::actors::admin_console::{self, ConsoleConfig};
+use crate::actors::ambient::{self, Monotonic};
 use crate::actors::binlog::{Binlog, CloseMount};
 use crate::actors::budget::Budget;
 use crate::actors::connection;
@@ -68,6 +70,9 @@ pub enum StartError {
     /// A port.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The console beyond loopback without a key.
+    #[error("{0}")]
+    Console(String),
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
@@ -105,6 +110,8 @@ pub struct Storage {
     tasks: TaskTracker,
     threads: Threads,
     control: ArbiterHandle,
+    /// Where it listens, and who accepts.
+    console: Option<(SocketAddr, Addr<Acceptor>)>,
 }
 
 /// Starts a storage. Must be called inside an actix `System`.
@@ -112,7 +119,7 @@ pub struct Storage {
 /// # Errors
 /// [`StartError`]; nothing is left running then but threads that end with the system.
 pub async fn start(
-    settings: StorageSettings,
+    mut settings: StorageSettings,
     options: StartOptions,
 ) -> Result<Storage, StartError> {
     raise_descriptors();
@@ -120,6 +127,7 @@ pub async fn start(
     let address = listener
         .local_addr()
         .map_err(|source| StartError::System { what: "the listening socket", source })?;
+    let admin_listener = bind_console(&mut settings)?;
     let paths: Vec<PathBuf> = settings.mounts.iter().map(|mount| mount.path.clone()).collect();
     let memory = Arc::new(MemoryFile::open(&settings, &paths)?);
     let settings = Arc::new(settings);
@@ -137,6 +145,22 @@ pub async fn start(
     let acceptor = accept(listener, &settings, &room, net, &control, &stop, &tasks);
     let reporters = report::start(&settings, &room, address, memory.instance(), &control);
     report::tick(&room, &reporters, &control, stop.clone());
+    let console = admin_listener.map(|(listener, address)| {
+        let statuses = reporters.iter().map(|(_, status)| status.clone());
+        let sight = console::Sight {
+            room: Arc::clone(&room),
+            settings: Arc::clone(&settings),
+            memory: Arc::clone(&memory),
+            trackers: settings.trackers.iter().cloned().zip(statuses).collect(),
+            clock: Monotonic::start(),
+        };
+        let config = ConsoleConfig {
+            source: console::source(sight),
+            keys: KeyRing::new(settings.auth.keys.clone()),
+            idle_timeout: settings.limits.idle_timeout,
+        };
+        (address, admin_console::start(listener, config, &control))
+    });
     Ok(Storage {
         address,
         room,
@@ -148,7 +172,23 @@ pub async fn start(
         tasks,
         threads,
         control,
+        console,
     })
+}
+
+/// Opens the console's socket; from then on the settings name its real address.
+fn bind_console(
+    settings: &mut StorageSettings,
+) -> Result<Option<(std::net::TcpListener, SocketAddr)>, StartError> {
+    let Some(admin) = settings.listen.admin else { return Ok(None) };
+    let keys = KeyRing::new(settings.auth.keys.clone());
+    admin_console::check_address(admin, &keys).map_err(StartError::Console)?;
+    let listener = bind("admin_listen", admin)?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| StartError::System { what: "the console's socket", source })?;
+    settings.listen.admin = Some(address);
+    Ok(Some((listener, address)))
 }
 
 fn room_of(
@@ -290,6 +330,12 @@ impl Storage {
         self.address
     }
 
+    /// Where its console is.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.console.as_ref().map(|(address, _)| *address)
+    }
+
     /// What its connections share: for status, metrics and operators.
     #[must_use]
     pub const fn room(&self) -> &Arc<StorageRoom> {
@@ -349,6 +395,9 @@ impl Storage {
             tracing::debug!(heard = ?said.is_ok(), "tracker told");
         }
         self.acceptor.do_send(StopAccepting);
+        if let Some((_, console)) = &self.console {
+            console.do_send(StopAccepting);
+        }
         self.stopping.send_replace(true);
         self.stop.cancel();
         self.tasks.close();

@@ -1,0 +1,256 @@
+//! What a storage's console can be asked: `status`, `mounts`, `nodes`. The rest of the table comes with the rooms that
+//! it is about.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::watch;
+
+use super::memory_file::MemoryFile;
+use super::report::{self, MountStatus};
+use crate::actors::admin_console::{
+    CommandResult, ConsoleAnswer, ConsoleSource, Value, no_arguments,
+};
+use crate::actors::ambient::Monotonic;
+use crate::actors::reporter::{Registration, ReporterStatus};
+use crate::actors::storage_room::{StorageRoom, Writes};
+use crate::cluster::view::MountState;
+use crate::format::ids::MountIndex;
+use crate::settings::{Acks, StorageSettings, SyncMode};
+
+/// What the commands look at. Nothing here blocks.
+pub(super) struct Sight {
+    pub room: Arc<StorageRoom>,
+    pub settings: Arc<StorageSettings>,
+    pub memory: Arc<MemoryFile>,
+    /// With the tracker's address.
+    pub trackers: Vec<(String, watch::Receiver<ReporterStatus>)>,
+    pub clock: Monotonic,
+}
+
+/// The commands of one storage.
+pub(super) fn source(sight: Sight) -> ConsoleSource {
+    let node = sight.room.session.name.clone();
+    let status = Arc::new(sight);
+    let (mounts, nodes) = (Arc::clone(&status), Arc::clone(&status));
+    ConsoleSource::new(node, "storage", env!("CARGO_PKG_VERSION"))
+        .command("status", "", "how this storage is, and what mends what is wrong", move |words| {
+            let sight = Arc::clone(&status);
+            async move { sight.status(&words) }
+        })
+        .command("mounts", "", "every mount: state, space, chunkfiles, log", move |words| {
+            let sight = Arc::clone(&mounts);
+            async move { sight.mounts(&words) }
+        })
+        .command(
+            "nodes",
+            "",
+            "the members of this syncgroup as the trackers name them",
+            move |words| {
+                let sight = Arc::clone(&nodes);
+                async move { sight.nodes(&words) }
+            },
+        )
+}
+
+impl Sight {
+    fn status(&self, words: &[String]) -> CommandResult {
+        no_arguments(words)?;
+        let room = &self.room;
+        let mounts = report::mounts(room);
+        let warnings = self.warnings(&mounts);
+        let counters = &room.counters;
+        let (requests, bytes) = room.budget.in_flight();
+        let (requests_max, bytes_max) = room.budget.limits();
+        let serving = mounts.iter().filter(|m| m.state == MountState::Online).count();
+        let answer = ConsoleAnswer::new()
+            .fact("node", room.session.name.as_str())
+            .fact("state", self.state(&mounts))
+            .fact("uptime_ms", Value::Millis(self.clock.now_ms()))
+            .fact("mounts_online", serving)
+            .fact("mounts_configured", mounts.len())
+            .fact("acks", acks_word(self.settings.durability.acks))
+            .fact("degraded", room.is_degraded())
+            .fact("requests_per_second", counters.per_second.load(Ordering::Relaxed))
+            .fact("puts", counters.puts.load(Ordering::Relaxed))
+            .fact("gets", counters.gets.load(Ordering::Relaxed))
+            .fact("modifies", counters.modifies.load(Ordering::Relaxed))
+            .fact("deletes", counters.deletes.load(Ordering::Relaxed))
+            .fact("refused", counters.refused.load(Ordering::Relaxed))
+            .fact("connections", counters.connections.load(Ordering::Relaxed))
+            .fact("in_flight_requests", requests)
+            .fact("in_flight_requests_max", requests_max)
+            .fact("in_flight_bytes", Value::Bytes(bytes))
+            .fact("in_flight_bytes_max", Value::Bytes(bytes_max))
+            .fact("busy_answers", room.budget.refused())
+            .table("logs", &["mount", "log_id", "durable", "checkpointed"], self.logs(&mounts))
+            .table("trackers", &["tracker", "state", "connects", "why"], self.tracker_rows());
+        Ok(if warnings.is_empty() {
+            answer
+        } else {
+            answer.table("warnings", &["what", "remedy"], warnings)
+        })
+    }
+
+    fn state(&self, mounts: &[MountStatus]) -> &'static str {
+        let online = mounts.iter().any(|mount| mount.state == MountState::Online);
+        match (self.room.writes(), online) {
+            (Writes::Draining, _) => "draining",
+            (Writes::ReadOnly, _) => "readonly",
+            (Writes::Taken, true) => "serving",
+            (Writes::Taken, false) => "no mount serves",
+        }
+    }
+
+    fn logs(&self, mounts: &[MountStatus]) -> Vec<Vec<Value>> {
+        let log_id = |index: MountIndex| {
+            self.memory.with(|memory| {
+                let known = memory.mounts.iter().find(|mount| mount.index == index);
+                known.and_then(|mount| mount.log_ids.last()).map(|id| format!("{id:08x}"))
+            })
+        };
+        let row = |mount: &MountStatus| {
+            vec![
+                mount.index.into(),
+                log_id(mount.index).into(),
+                format!("{:x}", mount.stats.durable).into(),
+                format!("{:x}", mount.stats.checkpointed).into(),
+            ]
+        };
+        mounts.iter().map(row).collect()
+    }
+
+    fn tracker_rows(&self) -> Vec<Vec<Value>> {
+        let row = |(address, status): &(String, watch::Receiver<ReporterStatus>)| {
+            let status = status.borrow();
+            let (state, why) = match &status.registration {
+                Registration::Connecting => ("connecting", ""),
+                Registration::Registered => ("registered", ""),
+                Registration::Refused(why) => ("refused", why.as_str()),
+                Registration::Unreachable(why) => ("unreachable", why.as_str()),
+            };
+            vec![address.as_str().into(), state.into(), status.connects.into(), why.into()]
+        };
+        self.trackers.iter().map(row).collect()
+    }
+
+    /// What an operator should do something about.
+    fn warnings(&self, mounts: &[MountStatus]) -> Vec<Vec<Value>> {
+        let mut rows: Vec<Vec<Value>> = Vec::new();
+        let mut warn = |what: String, remedy: &str| rows.push(vec![what.into(), remedy.into()]);
+        for mount in mounts {
+            if mount.state != MountState::Online {
+                let what = format!("mount {} {}: {}", mount.index, mount.state, mount.why);
+                warn(what, &mount.remedy);
+            } else if !mount.writable && self.room.writes() == Writes::Taken {
+                let what =
+                    format!("mount {} takes no new objects: its reserve is reached", mount.index);
+                warn(what, "free space on it, or add a mount");
+            }
+        }
+        for (address, status) in &self.trackers {
+            match &status.borrow().registration {
+                Registration::Connecting | Registration::Registered => {}
+                Registration::Refused(why) => warn(
+                    format!("tracker {address} refuses this storage: {why}"),
+                    "give one of the two machines another machine_id",
+                ),
+                Registration::Unreachable(why) => warn(
+                    format!("tracker {address} is not reached: {why}"),
+                    "start it, or take it out of `trackers`",
+                ),
+            }
+        }
+        if self.room.is_degraded() {
+            warn(
+                "changes are acknowledged with one copy: no mirror takes them".to_owned(),
+                "bring the other members of the syncgroup back",
+            );
+        }
+        if self.settings.durability.sync == SyncMode::Os {
+            warn(
+                "durability.sync = \"os\": acknowledged changes do not survive a power cut"
+                    .to_owned(),
+                "set it to \"fsync\" if they matter",
+            );
+        }
+        rows
+    }
+
+    fn mounts(&self, words: &[String]) -> CommandResult {
+        no_arguments(words)?;
+        let rows = report::mounts(&self.room).into_iter().map(|mount| {
+            let stats = &mount.stats;
+            let dead = stats.hole_bytes + stats.waiting_bytes + stats.counters.deleted_bytes;
+            vec![
+                mount.index.into(),
+                mount.state.as_str().into(),
+                mount.path.into(),
+                mount.writable.into(),
+                Value::Bytes(stats.space.free),
+                Value::Bytes(stats.space.total),
+                Value::Bytes(mount.reserve_free),
+                stats.counters.live_objects.into(),
+                Value::Bytes(stats.counters.live_bytes),
+                Value::Bytes(dead),
+                stats.chunkfiles.into(),
+                stats.holes.into(),
+                Value::Bytes(stats.log_bytes),
+                mount.why.into(),
+            ]
+        });
+        let columns = [
+            "mount",
+            "state",
+            "path",
+            "writable",
+            "free",
+            "total",
+            "reserved",
+            "objects",
+            "live",
+            "dead",
+            "chunkfiles",
+            "holes",
+            "log",
+            "why",
+        ];
+        Ok(ConsoleAnswer::new().table("mounts", &columns, rows.collect()))
+    }
+
+    fn nodes(&self, words: &[String]) -> CommandResult {
+        no_arguments(words)?;
+        let (group, syncgroup) = (&self.settings.group, &self.settings.syncgroup);
+        let mut rows = Vec::new();
+        for (tracker, status) in &self.trackers {
+            let status = status.borrow();
+            let Some(view) = &status.view else { continue };
+            for (_, _, storage) in
+                view.storages().filter(|(g, s, _)| (*g, *s) == (group.as_str(), syncgroup.as_str()))
+            {
+                rows.push(vec![
+                    storage.machine.into(),
+                    storage.state.as_str().into(),
+                    storage.advertise.as_str().into(),
+                    storage.admin.as_str().into(),
+                    storage.version.as_str().into(),
+                    (storage.machine == self.settings.machine_id).into(),
+                    tracker.as_str().into(),
+                ]);
+            }
+        }
+        let columns = ["machine", "state", "address", "admin", "version", "this", "tracker"];
+        Ok(ConsoleAnswer::new()
+            .fact("group", group.as_str())
+            .fact("syncgroup", syncgroup.as_str())
+            .table("nodes", &columns, rows))
+    }
+}
+
+const fn acks_word(acks: Acks) -> &'static str {
+    match acks {
+        Acks::Local => "local",
+        Acks::Mirror => "mirror",
+        Acks::All => "all",
+    }
+}
