@@ -16,6 +16,7 @@ use crate::messages::opcode::Opcode;
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use std::collections::HashMap;
+use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -23,7 +24,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
 
-/// Room for reading, bytes.
+/// With less room than this a new buffer is taken (answers that are still in use keep the old one), bytes.
+const READ_MIN: usize = 8 * 1024;
+/// Room of a new one.
 const READ_STEP: usize = 64 * 1024;
 
 /// An open connection with a session. Closed when the last handle is dropped.
@@ -39,8 +42,8 @@ pub(super) struct Connection {
 
 #[derive(Debug)]
 struct Shared {
-    /// For messages: `storage books/a/1 at 127.0.0.1:7411`.
-    node: String,
+    /// For messages: `storage books/a machine 1 at 127.0.0.1:7411`.
+    node: Arc<str>,
     write: OwnedWriteHalf,
     outbox: Mutex<Outbox>,
     /// The outbox is blocked: the writer task has something to do.
@@ -96,7 +99,7 @@ impl Connection {
         let Opened { node, read, write, mut decoder, buffer, identity, server_time_ms } = opened;
         decoder.set_limits(Limits::SESSION);
         let shared = Arc::new(Shared {
-            node,
+            node: node.into(),
             write,
             outbox: Mutex::default(),
             wake: Notify::new(),
@@ -115,6 +118,11 @@ impl Connection {
     /// For messages.
     pub(super) fn node(&self) -> &str {
         &self.shared.node
+    }
+
+    /// For messages that outlive the connection.
+    pub(super) fn shared_node(&self) -> Arc<str> {
+        Arc::clone(&self.shared.node)
     }
 
     /// Whether it is of no more use.
@@ -204,6 +212,14 @@ impl Shared {
         Error::new(ErrorCode::Unavailable, format!("connection lost: {why}")).at(&self.node)
     }
 
+    fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match slices {
+            // Cheaper for the kernel than a list of one.
+            [one] => self.write.try_write(one),
+            many => self.write.try_write_vectored(many),
+        }
+    }
+
     fn push(
         &self,
         add: impl FnOnce(&mut Outbox) -> std::result::Result<(), FrameError>,
@@ -213,7 +229,7 @@ impl Shared {
         if outbox.blocked {
             return Ok(());
         }
-        match outbox.flush(|slices| self.write.try_write_vectored(slices)) {
+        match outbox.flush(|slices| self.write(slices)) {
             Ok(true) => Ok(()),
             Ok(false) => {
                 outbox.blocked = true;
@@ -355,7 +371,9 @@ async fn read_all(
             }
             Err(error) => break error.to_string(),
         }
-        buffer.reserve(READ_STEP);
+        if buffer.spare_capacity_mut().len() < READ_MIN {
+            buffer.reserve(READ_STEP);
+        }
         match read.read_buf(&mut buffer).await {
             Ok(0) => break "closed by the node".to_owned(),
             Ok(_) => {}
@@ -374,7 +392,7 @@ async fn write_all(shared: Arc<Shared>) {
                 return;
             }
             let mut outbox = lock(&shared.outbox);
-            match outbox.flush(|slices| shared.write.try_write_vectored(slices)) {
+            match outbox.flush(|slices| shared.write(slices)) {
                 Ok(true) => {
                     outbox.blocked = false;
                     break;

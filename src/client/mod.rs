@@ -177,10 +177,9 @@ impl Client {
             return Err(Error::new(ErrorCode::BadRange, text).on(id));
         }
         let GetOptions { from, min_opver, .. } = options;
-        let (id, patience) = (id.clone(), driver.timeout);
-        let named = id.clone();
+        let patience = driver.timeout;
         let read = Read { id, first, last, from, min_opver, patience };
-        driver.run(read).await.map_err(|error| error.on(&named))
+        driver.run(read).await.map_err(|error| error.on(id))
     }
 
     /// What is known about an object; `from`: to that machine.
@@ -188,7 +187,7 @@ impl Client {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn stat(&self, id: &FileId, from: Option<MachineId>) -> Result<Stat> {
-        let look = Look { id: id.clone(), from };
+        let look = Look { id, from };
         self.inner.driver.run(look).await.map_err(|error| error.on(id))
     }
 

@@ -2,12 +2,12 @@
 
 use super::connection::Download;
 use super::error::{Error, Result};
-use crate::format::crc::crc32c;
-use crate::format::crc::crc32c_combine;
+use crate::format::crc::Crc32c;
 use crate::format::ids::Tag;
 use crate::messages::error::ErrorCode;
 use crate::messages::heads::{DataEnd, ObjectHead};
 use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
@@ -44,37 +44,43 @@ pub struct Object {
     /// What is known about it.
     pub info: ObjectInfo,
     source: Source,
-    /// Bytes given out, and their CRC32C.
-    given: u64,
-    crc: u32,
     /// How long to wait for the next piece.
     patience: Duration,
-    node: String,
+    node: Arc<str>,
 }
 
 #[derive(Debug)]
 enum Source {
-    /// Came with the answer.
-    Whole(Bytes),
+    /// Came with the answer; its CRC32C, which was checked with the frame.
+    Whole(Bytes, u32),
     /// Comes in pieces.
-    Stream(Box<Download>),
+    Stream(Box<Stream>),
     Over,
 }
 
+/// A body that comes in pieces, and the sum of those that came.
+#[derive(Debug)]
+struct Stream {
+    download: Download,
+    given: u64,
+    crc: Crc32c,
+}
+
 impl Object {
-    pub(super) const fn whole(info: ObjectInfo, bytes: Bytes, node: String) -> Self {
-        let source = Source::Whole(bytes);
-        Self { info, source, given: 0, crc: 0, patience: Duration::ZERO, node }
+    /// `crc`: of the bytes, as checked with their frame.
+    pub(super) const fn whole(info: ObjectInfo, bytes: Bytes, crc: u32, node: Arc<str>) -> Self {
+        let source = Source::Whole(bytes, crc);
+        Self { info, source, patience: Duration::ZERO, node }
     }
 
     pub(super) fn streamed(
         info: ObjectInfo,
         download: Download,
         patience: Duration,
-        node: String,
+        node: Arc<str>,
     ) -> Self {
-        let source = Source::Stream(Box::new(download));
-        Self { info, source, given: 0, crc: 0, patience, node }
+        let source = Source::Stream(Box::new(Stream { download, given: 0, crc: Crc32c::new() }));
+        Self { info, source, patience, node }
     }
 
     /// The next bytes; `None` after the last ones. Only then is everything checked: use nothing of an object whose
@@ -84,21 +90,26 @@ impl Object {
     /// `Unavailable` if the node falls silent, `Damaged` if the bytes are not those that were stored.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let (bytes, end) = match &mut self.source {
+            let stream = match &mut self.source {
                 Source::Over => return Ok(None),
-                Source::Whole(bytes) => {
-                    let bytes = std::mem::take(bytes);
-                    let end = DataEnd { length: bytes.len() as u64, crc32c: crc32c(&bytes) };
-                    (bytes, Some(end))
+                Source::Whole(bytes, crc) => {
+                    let (bytes, crc) = (std::mem::take(bytes), *crc);
+                    self.source = Source::Over;
+                    self.check(bytes.len() as u64, crc)?;
+                    return Ok((!bytes.is_empty()).then_some(bytes));
                 }
-                Source::Stream(download) => download.piece(Instant::now() + self.patience).await?,
+                Source::Stream(stream) => stream,
             };
-            let crc = crc32c(&bytes);
-            self.crc = crc32c_combine(self.crc, crc, bytes.len() as u64);
-            self.given += bytes.len() as u64;
+            let (bytes, end) = stream.download.piece(Instant::now() + self.patience).await?;
+            stream.crc.update(&bytes);
+            stream.given += bytes.len() as u64;
             if let Some(end) = end {
+                let (given, crc) = (stream.given, stream.crc.value());
                 self.source = Source::Over;
-                self.check(&end)?;
+                if end != (DataEnd { length: given, crc32c: crc }) {
+                    return Err(self.damaged());
+                }
+                self.check(given, crc)?;
             }
             if !bytes.is_empty() {
                 return Ok(Some(bytes));
@@ -106,19 +117,21 @@ impl Object {
         }
     }
 
-    fn check(&self, end: &DataEnd) -> Result<()> {
+    /// What came against what was announced.
+    fn check(&self, given: u64, crc: u32) -> Result<()> {
         let info = &self.info;
         let whole = info.count == info.length;
-        if end.length == self.given
-            && end.crc32c == self.crc
-            && self.given == info.count
-            && (!whole || self.crc == info.crc32c)
-        {
-            return Ok(());
+        if given == info.count && (!whole || crc == info.crc32c) {
+            Ok(())
+        } else {
+            Err(self.damaged())
         }
-        Err(Error::new(ErrorCode::Damaged, "the bytes that came are not those that were stored")
+    }
+
+    fn damaged(&self) -> Error {
+        Error::new(ErrorCode::Damaged, "the bytes that came are not those that were stored")
             .remedy("read it again; if it stays so, ask the storage for `scrub`")
-            .at(&self.node))
+            .at(&self.node)
     }
 
     /// All of it at once.

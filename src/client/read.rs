@@ -45,8 +45,8 @@ const fn nature(from: Option<MachineId>) -> Nature {
 }
 
 /// A get.
-pub(super) struct Read {
-    pub(super) id: FileId,
+pub(super) struct Read<'a> {
+    pub(super) id: &'a FileId,
     pub(super) first: u64,
     pub(super) last: Option<u64>,
     pub(super) from: Option<MachineId>,
@@ -54,11 +54,11 @@ pub(super) struct Read {
     pub(super) patience: Duration,
 }
 
-impl Operation for Read {
+impl Operation for Read<'_> {
     type Output = Object;
 
     fn goals(&mut self, view: &ClusterView) -> Result<Vec<Goal>, Nowhere> {
-        goals(view, &self.id, self.from)
+        goals(view, self.id, self.from)
     }
 
     async fn attempt(
@@ -68,7 +68,7 @@ impl Operation for Read {
         deadline: Instant,
     ) -> Result<Object, Failure> {
         let head = heads::Get {
-            id: bytes_of(&self.id),
+            id: bytes_of(self.id),
             first: self.first,
             last: self.last,
             min_opver: self.min_opver,
@@ -80,10 +80,11 @@ impl Operation for Read {
         let head: ObjectHead = heads::decode(reply.frame.head())
             .map_err(|e| Failure::answered(Error::from(e).at(connection.node())))?;
         let info = ObjectInfo::from(head);
-        let node = connection.node().to_owned();
+        let node = connection.shared_node();
+        let crc = reply.frame.header.payload_crc;
         Ok(match download {
             Some(download) => Object::streamed(info, download, self.patience, node),
-            None => Object::whole(info, reply.frame.into_payload(), node),
+            None => Object::whole(info, reply.frame.into_payload(), crc, node),
         })
     }
 
@@ -104,16 +105,16 @@ pub struct Stat {
 }
 
 /// A stat.
-pub(super) struct Look {
-    pub(super) id: FileId,
+pub(super) struct Look<'a> {
+    pub(super) id: &'a FileId,
     pub(super) from: Option<MachineId>,
 }
 
-impl Operation for Look {
+impl Operation for Look<'_> {
     type Output = Stat;
 
     fn goals(&mut self, view: &ClusterView) -> Result<Vec<Goal>, Nowhere> {
-        goals(view, &self.id, self.from)
+        goals(view, self.id, self.from)
     }
 
     async fn attempt(
@@ -122,7 +123,7 @@ impl Operation for Look {
         goal: &Goal,
         deadline: Instant,
     ) -> Result<Stat, Failure> {
-        let head = heads::Stat { id: bytes_of(&self.id), local_only: self.from.is_some() };
+        let head = heads::Stat { id: bytes_of(self.id), local_only: self.from.is_some() };
         let reply = connection.call(Opcode::Stat, &head, Bytes::new(), 0, deadline).await?;
         let answer = heads::decode(reply.frame.head())
             .map_err(|e| Failure::answered(Error::from(e).at(connection.node())))?;
