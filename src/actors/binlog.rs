@@ -203,6 +203,17 @@ impl Handler<StartChunkFile> for Binlog {
     }
 }
 
+/// Answered when everything that was sent before it is done.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Settle;
+
+impl Handler<Settle> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, _: Settle, _: &mut Context<Self>) {}
+}
+
 /// The mount must not go on.
 #[derive(Message)]
 #[rtype(result = "()")]

@@ -368,7 +368,10 @@ impl Connection {
             Out::Refused { tag, problem, permit } => {
                 self.in_hand -= 1;
                 self.uploads.remove(&tag.id);
-                self.refuse(tag, &problem);
+                // Who gave up does not wait for an answer.
+                if problem.code != ErrorCode::Cancelled {
+                    self.refuse(tag, &problem);
+                }
                 drop(permit);
             }
             Out::Object { tag, head, payload, crc, permit } => {
@@ -434,7 +437,7 @@ impl Connection {
         }
     }
 
-    fn window(&mut self, tag: RequestTag, bytes: u32) {
+    pub(super) fn window(&mut self, tag: RequestTag, bytes: u32) {
         let meta = Meta::of_kind(Kind::Window, tag.opcode, tag.id);
         self.encode_payload(meta, &WindowHead { bytes }, Bytes::new(), 0);
     }

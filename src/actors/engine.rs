@@ -18,7 +18,7 @@ use std::io;
 use std::ops::Range;
 
 /// The changing side of a mount. See [`Mount`] for what each call promises.
-pub trait Engine: 'static {
+pub trait Engine: Send + 'static {
     /// Stages a new object.
     ///
     /// # Errors

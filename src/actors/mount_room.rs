@@ -22,14 +22,17 @@ use std::sync::Arc;
 /// Rounds of statistics after which a full mount is tried again, whatever its free space says.
 const FULL_ROUNDS: u32 = 10;
 
+/// Looks whether the folder is still the one that was opened; why not, otherwise.
+pub type Watch = Box<dyn FnMut() -> Result<(), String> + Send>;
+
 /// What an opener made of a mount's folder.
 pub struct Opened {
     /// The changing side.
     pub engine: Box<dyn Engine>,
     /// The reading side.
     pub open: OpenMount,
-    /// Looks whether the folder is still the one that was opened; why not, otherwise.
-    pub watch: Box<dyn FnMut() -> Result<(), String>>,
+    /// Called every two seconds.
+    pub watch: Watch,
 }
 
 /// Why a mount could not be opened.
@@ -53,7 +56,7 @@ pub struct MountRoom {
     shared: Arc<SharedMount>,
     placement: Arc<Placement>,
     engine: Option<Box<dyn Engine>>,
-    watch: Option<Box<dyn FnMut() -> Result<(), String>>>,
+    watch: Option<Watch>,
     waiting: VecDeque<(Staged, Reply)>,
     flush_asked: bool,
     full_rounds: u32,

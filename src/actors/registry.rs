@@ -4,7 +4,7 @@
 //! stops waits in its entry, in order, so that all changes to a key are in one queue at any time; a task that enters a
 //! mailbox does so under the entry's lock, hence before the entry can say that the actor stops.
 
-use super::binlog::{Binlog, StartChunkFile};
+use super::binlog::{Binlog, Settle, StartChunkFile};
 use super::chunk_file::{ChunkFile, StopChunkFile};
 use super::task::Task;
 use crate::format::ids::ChunkfileId;
@@ -121,17 +121,23 @@ impl Registry {
     /// Takes nothing more, and waits until what was taken is staged.
     pub async fn shut(&self) {
         self.shut.store(true, Ordering::Release);
-        let running: Vec<Addr<ChunkFile>> = self
-            .map
-            .iter()
-            .filter_map(|entry| match entry.value() {
-                Entry::Running(addr) => Some(addr.clone()),
-                Entry::Waiting(_) => None,
-            })
-            .collect();
-        for addr in running {
-            // An actor that is gone has nothing left to do.
-            addr.send(StopChunkFile).await.unwrap_or_default();
+        let Some(binlog) = self.binlog.get() else { return };
+        loop {
+            // After this every actor that was asked for has been started. (Gone: nothing is left to do.)
+            binlog.send(Settle).await.unwrap_or_default();
+            let (mut running, mut waiting) = (Vec::new(), false);
+            for entry in &self.map {
+                match entry.value() {
+                    Entry::Running(addr) => running.push(addr.clone()),
+                    Entry::Waiting(tasks) => waiting |= !tasks.is_empty(),
+                }
+            }
+            for addr in running {
+                addr.send(StopChunkFile).await.unwrap_or_default();
+            }
+            if !(waiting && binlog.connected()) {
+                break;
+            }
         }
         self.map.clear();
     }

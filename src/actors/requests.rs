@@ -22,7 +22,8 @@ use crate::format::ids::Token;
 use crate::messages::error::ErrorCode;
 use crate::messages::frame::{FLAG_STREAMED, Frame, Meta};
 use crate::messages::heads::{
-    Delete, DfAnswer, DfMount, Get, INLINE_MAX, List, ListAnswer, Modify, Pong, Put, Stat, Undelete,
+    Delete, DfAnswer, DfMount, Get, INLINE_MAX, List, ListAnswer, Modify, Pong, Put, Stat,
+    Undelete, WINDOW,
 };
 use crate::messages::opcode::{Daemon, Opcode, authorize};
 use crate::store::options::Reserve;
@@ -322,6 +323,7 @@ impl Connection {
         let upload = Upload::new(Arc::clone(mount), intent, length, threshold, reply);
         if streamed {
             self.uploads.insert(tag.id, upload);
+            self.window(tag, WINDOW);
         } else {
             upload.whole(frame.into_payload(), crc, &self.outbox);
         }
