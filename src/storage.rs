@@ -34,6 +34,7 @@ use crate::actors::session::{KeyRing, SessionConfig};
 use crate::actors::shared_mount::SharedMount;
 use crate::actors::storage_room::{StorageRoom, Writes};
 use crate::actors::threads::{ThreadError, Threads};
+use crate::daemon;
 use crate::format::ids::MountIndex;
 use crate::messages::heads::{NodeIdentity, Uuid};
 use crate::messages::opcode::Daemon;
@@ -61,6 +62,8 @@ const READ_THREADS_MAX: usize = 128;
 const READ_HANDLES: usize = 8192;
 /// Descriptors that are asked for.
 const DESCRIPTORS: u64 = 1 << 20;
+/// How long a stop may take.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a tracker may take to hear that we leave.
 const GOODBYE: Duration = Duration::from_millis(300);
 
@@ -422,6 +425,32 @@ impl Storage {
         }
         self.threads.stop_and_join(step)
     }
+}
+
+/// The daemon: starts, says ready when a tracker has it in its view, serves until SIGTERM or SIGINT, stops in order.
+///
+/// # Errors
+/// [`StartError`].
+pub fn run(settings: StorageSettings) -> Result<(), StartError> {
+    actix::System::new().block_on(async {
+        let mut signals = daemon::StopSignals::listen()
+            .map_err(|source| StartError::System { what: "signals", source })?;
+        let storage = start(settings, StartOptions::default()).await?;
+        let mut signal = tokio::select! {
+            () = storage.registered() => None,
+            signal = signals.wait() => Some(signal),
+        };
+        if signal.is_none() {
+            daemon::announce_ready(&format!("storage={}", storage.address()));
+            signal = Some(signals.wait().await);
+        }
+        tracing::info!(signal, "stopping");
+        daemon::announce_stopping();
+        for error in storage.stop(STOP_LIMIT).await {
+            tracing::warn!(%error, "at the stop");
+        }
+        Ok(())
+    })
 }
 
 /// Many mounts and many connections need many descriptors.

@@ -26,6 +26,7 @@ const EDITS: usize = 400;
 /// Whether the edits of each key were applied in the order in which they were sent: the versions rise with the request
 /// numbers, without a hole.
 fn in_order(answers: &[(u64, Told)], keys: &[ObjectId]) -> Result<(), String> {
+    let mut seen = 0;
     for key in keys {
         let edits = answers.iter().filter_map(|(request, told)| match told {
             Ok((id, tag)) if id == key => Some(Ok((*request, tag.n))),
@@ -39,9 +40,10 @@ fn in_order(answers: &[(u64, Told)], keys: &[ObjectId]) -> Result<(), String> {
                 return Err(format!("request {request} became version {n}, the one before {last}"));
             }
             last = n;
+            seen += 1;
         }
     }
-    Ok(())
+    if seen == EDITS { Ok(()) } else { Err(format!("{seen} edits of {EDITS} were answered")) }
 }
 
 /// The edits of all keys, in the order in which they arrive.

@@ -29,6 +29,7 @@ use crate::messages::frame::{
 use crate::messages::handshake::Session;
 use crate::messages::heads::{Acks, DataEnd, ErrorHead, IdBytes, WindowHead, Written};
 use bytes::{Bytes, BytesMut};
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -49,6 +50,11 @@ const READ_LEN: usize = 64 << 10;
 const LARGE_FRAME: usize = 64 << 10;
 /// How long a connection may take to hand over its last answers when the daemon stops.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
+
+thread_local! {
+    /// Where the connections of this thread read to.
+    static READ: Cell<BytesMut> = Cell::new(BytesMut::new());
+}
 
 /// One connection after its handshake.
 pub struct Connection {
@@ -71,7 +77,10 @@ pub struct Connection {
     idle: Pin<Box<Sleep>>,
     /// Bytes went in or out since the idle timer was set.
     active: bool,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    stop: CancellationToken,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The timers know whom to wake.
+    begun: bool,
     stopping: bool,
     /// No more input is taken; the connection ends when everything is written.
     ending: bool,
@@ -130,7 +139,9 @@ impl Connection {
             skip: 0,
             idle,
             active: false,
-            stop: Box::pin(stop.cancelled_owned()),
+            stopped: Box::pin(stop.clone().cancelled_owned()),
+            stop,
+            begun: false,
             stopping: false,
             ending: false,
         }
@@ -151,7 +162,10 @@ impl Connection {
         self.outbox.register(cx.waker());
         loop {
             self.take_answers();
-            self.take_requests();
+            if !self.input.is_empty() {
+                self.take_requests();
+                self.give_back();
+            }
             self.pump();
             let wrote = match self.out.poll_write(&mut self.stream, cx) {
                 Poll::Ready(Ok(wrote)) => wrote,
@@ -179,7 +193,12 @@ impl Connection {
     }
 
     fn poll_timers(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
-        if !self.stopping && self.stop.as_mut().poll(cx).is_ready() {
+        // Both futures know this task from its first turn; until one of them fires there is nothing to poll.
+        if self.begun && !self.idle.is_elapsed() && (self.stopping || !self.stop.is_cancelled()) {
+            return Poll::Pending;
+        }
+        self.begun = true;
+        if !self.stopping && self.stopped.as_mut().poll(cx).is_ready() {
             self.stopping = true;
             self.idle.as_mut().reset(Instant::now() + LINGER);
         }
@@ -201,25 +220,20 @@ impl Connection {
 
     // --- in ---
 
-    /// Reads once; `true` if something came. No buffer is held while nothing does.
+    /// Reads once; `true` if something came. All connections of a thread read into one buffer; one that holds a part
+    /// of a frame keeps it, and no other connection holds any.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if self.ending || self.out.len() >= OUT_HIGH {
             return Poll::Pending;
         }
         if self.input.is_empty() {
-            match self.stream.poll_read_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    self.input = BytesMut::new();
-                    return Poll::Pending;
-                }
-            }
+            self.input = READ.take();
         }
         if self.input.capacity() - self.input.len() < READ_LEN / 4 {
             self.input.reserve(READ_LEN);
         }
-        match tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input) {
+        let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input);
+        match read {
             Poll::Ready(Ok(0)) => {
                 // Half closed: what was asked is still answered.
                 self.ending = true;
@@ -231,7 +245,17 @@ impl Connection {
                 Poll::Ready(Ok(true))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                self.give_back();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Leaves an empty buffer to the next connection.
+    fn give_back(&mut self) {
+        if self.input.is_empty() {
+            READ.set(std::mem::take(&mut self.input));
         }
     }
 
