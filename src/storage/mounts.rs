@@ -7,7 +7,7 @@ use super::folder;
 use super::memory_file::MemoryFile;
 use crate::actors::ambient;
 use crate::actors::engine::Shelf;
-use crate::actors::mount_room::{OpenFailure, Opened, Opener};
+use crate::actors::mount_room::{OpenFailure, Opened, Opener, Watch};
 use crate::actors::shared_mount::OpenMount;
 use crate::cluster::view::MountState;
 use crate::format::ids::MountIndex;
@@ -252,7 +252,7 @@ fn label_fact(disk: &OsDisk) -> LabelFact {
 }
 
 /// Looks whether `path` still leads to the folder that is open, and whether its label is still ours.
-fn watch(disk: OsDisk, path: PathBuf, label: Label) -> Box<dyn FnMut() -> Result<(), String>> {
+fn watch(disk: OsDisk, path: PathBuf, label: Label) -> Watch {
     Box::new(move || look(&disk, &path, &label))
 }
 
