@@ -39,6 +39,7 @@
 //! [`actors`] for the threads. What must never happen is in `tests/`, one file per fear.
 
 pub mod actors;
+pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod daemon;
