@@ -23,10 +23,11 @@ pub(super) struct Appender {
 }
 
 impl Appender {
-    /// Takes an open file whose position is at its end.
-    pub(super) fn new(file: File) -> Self {
+    /// Takes an open file whose position is at its end, and a handle of the lock, which is held until the last write
+    /// has ended.
+    pub(super) fn new(file: File, lock: File) -> Self {
         let (queue, lines) = mpsc::channel(QUEUE);
-        tokio::spawn(run(file, lines));
+        tokio::spawn(run(file, lock, lines));
         Self { queue }
     }
 
@@ -39,7 +40,7 @@ impl Appender {
     }
 }
 
-async fn run(mut file: File, mut lines: mpsc::Receiver<Line>) {
+async fn run(mut file: File, mut lock: File, mut lines: mpsc::Receiver<Line>) {
     while let Some(first) = lines.recv().await {
         let mut batch = vec![first];
         while let Ok(line) = lines.try_recv() {
@@ -49,25 +50,29 @@ async fn run(mut file: File, mut lines: mpsc::Receiver<Line>) {
         for line in &batch {
             text.extend_from_slice(line.text.as_bytes());
         }
-        let (back, result) = write(file, text.freeze()).await;
+        let (back, result) = write(file, lock, text.freeze()).await;
         for line in batch {
             // A job that was given up does not wait any more.
             let _gone = line.done.send(result.clone());
         }
         match (back, result) {
-            (Some(back), Ok(())) => file = back,
+            (Some(back), Ok(())) => (file, lock) = back,
             _ => return,
         }
     }
 }
 
-async fn write(mut file: File, text: Bytes) -> (Option<File>, Result<(), String>) {
+async fn write(
+    mut file: File,
+    lock: File,
+    text: Bytes,
+) -> (Option<(File, File)>, Result<(), String>) {
     let work = tokio::task::spawn_blocking(move || {
         let result = file.write_all(&text).and_then(|()| file.sync_data());
-        (file, result)
+        ((file, lock), result)
     });
     match work.await {
-        Ok((file, result)) => (Some(file), result.map_err(|e| e.to_string())),
+        Ok((back, result)) => (Some(back), result.map_err(|e| e.to_string())),
         Err(e) => (None, Err(e.to_string())),
     }
 }

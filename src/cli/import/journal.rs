@@ -152,8 +152,8 @@ impl Journal {
         Ok(Self { path, file, intents, resumed })
     }
 
-    /// A second handle for the appender; the lock stays with this one (and both share it).
-    pub(super) fn writer(&self) -> Outcome<File> {
+    /// Another handle; the lock is held while any of them is open.
+    pub(super) fn handle(&self) -> Outcome<File> {
         self.file.try_clone().map_err(|e| Failure::io("open import journal", &self.path, &e))
     }
 

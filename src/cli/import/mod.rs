@@ -147,8 +147,8 @@ pub(super) async fn import<S: ObjectStore>(
     let import = Import {
         store,
         root,
-        journal: Appender::new(journal.writer()?),
-        manifest: Appender::new(ledger.file),
+        journal: Appender::new(journal.handle()?, journal.handle()?),
+        manifest: Appender::new(ledger.file, journal.handle()?),
         pending: RefCell::new(intents.keys().cloned().collect()),
         known,
         intents,

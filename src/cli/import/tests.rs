@@ -265,8 +265,8 @@ async fn campaign(seed: u64) {
             1 => scene.write(&format!("new{life}"), b"new"),
             2 if life == 1 => {
                 // A file that is in no manifest yet may vanish; its object, if any, must go.
-                let manifest = Manifest::load(&scene.manifest()).unwrap_or_default();
-                if manifest.entries.iter().all(|entry| entry.path != Path::new("e")) {
+                let text = std::fs::read_to_string(scene.manifest()).unwrap_or_default();
+                if !text.contains("\te\n") {
                     std::fs::remove_file(scene.root().join("e")).expect("remove");
                 }
             }
@@ -292,7 +292,7 @@ async fn stopped_anywhere_and_repeated_nothing_is_lost_or_doubled() {
     match given {
         Some(seed) => campaign(seed).await,
         None => {
-            for seed in 0..400 {
+            for seed in 0..60 {
                 campaign(seed).await;
             }
         }
