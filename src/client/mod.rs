@@ -32,6 +32,7 @@ mod mutate;
 mod object;
 mod options;
 mod outbox;
+mod pinned;
 mod pool;
 mod random;
 mod read;
@@ -44,6 +45,7 @@ pub use error::{Error, Result};
 pub use mutate::Written;
 pub use object::{Object, ObjectInfo};
 pub use options::{ClientOptions, GetOptions, PutOptions};
+pub use pinned::{Lease, Pinned, Place};
 pub use read::Stat;
 pub use survey::{Df, DfStorage, ListStream, Listed};
 
@@ -53,7 +55,7 @@ pub use crate::messages::heads::Reserve;
 use crate::cluster::view::ClusterView;
 use crate::format::file_id::{FileId, is_ext};
 use crate::format::ids::{MachineId, Tag};
-use drive::Driver;
+use drive::{Driver, Nowhere};
 use mutate::{Change, Mutate};
 use pool::{Credentials, Pool};
 use read::{Look, Read};
@@ -119,7 +121,7 @@ impl Client {
     /// # Errors
     /// `UnknownGroup`, `Unavailable`, `NoSpace`, `UnknownOutcome`, and `Failed` if the body cannot be read.
     pub async fn put(&self, body: Body, options: PutOptions) -> Result<Written> {
-        let PutOptions { group, ext, reserve } = options;
+        let PutOptions { group, ext, reserve, pinned } = options;
         if let Some(ext) = &ext
             && !is_ext(ext)
         {
@@ -128,7 +130,7 @@ impl Client {
         }
         let body = body.prepare().await?;
         let turn = self.inner.turn.fetch_add(1, Ordering::Relaxed);
-        self.change(Change::Put { group, ext, reserve, body, turn }).await
+        self.change(Change::Put { group, ext, reserve, body, turn, pinned }).await
     }
 
     /// Replaces the whole content of an object; the id stays. `if_opver`: only if that is the current version.
@@ -161,7 +163,11 @@ impl Client {
 
     async fn change(&self, change: Change) -> Result<Written> {
         let driver = &self.inner.driver;
-        let (ticket, patience) = (self.inner.tokens.issue(), driver.timeout);
+        let ticket = match &change {
+            Change::Put { pinned: Some(pinned), .. } => self.inner.tokens.fixed(pinned.token),
+            _ => self.inner.tokens.issue(),
+        };
+        let patience = driver.timeout;
         driver.run(Mutate { change, ticket, patience }).await
     }
 
@@ -216,4 +222,8 @@ impl Client {
             Err(error) => driver.views.current().ok_or(error),
         }
     }
+}
+
+fn routing_error(none: crate::cluster::routing::NoRoute) -> Nowhere {
+    none.into()
 }

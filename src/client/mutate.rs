@@ -4,6 +4,7 @@ use super::body::{Content, Pieces, Prepared, other_length, spent};
 use super::connection::{Connection, Reply, Turn};
 use super::drive::{Goal, Nature, Nowhere, Operation};
 use super::error::{Error, Failure};
+use super::pinned::Pinned;
 use super::tokens::Ticket;
 use crate::cluster::routing;
 use crate::cluster::view::ClusterView;
@@ -41,6 +42,7 @@ pub(super) enum Change {
         reserve: Option<Reserve>,
         body: Prepared,
         turn: u64,
+        pinned: Option<Pinned>,
     },
     Modify {
         id: FileId,
@@ -81,6 +83,7 @@ impl Operation for Mutate {
 
     fn goals(&mut self, view: &ClusterView) -> Result<Vec<Goal>, Nowhere> {
         match &self.change {
+            Change::Put { pinned: Some(pinned), .. } => pinned.place.goals(view),
             Change::Put { group, body, turn, .. } => {
                 let length = body.content.length().unwrap_or(0);
                 let route = routing::put(view, group.as_deref(), length, *turn)?;

@@ -1,5 +1,6 @@
 //! What a caller may choose.
 
+use super::pinned::Pinned;
 use crate::format::ids::{MachineId, Tag};
 use crate::messages::heads::Reserve;
 use crate::settings::keys::Keys;
@@ -39,6 +40,8 @@ pub struct PutOptions {
     pub ext: Option<String>,
     /// Room to grow; `None`: what the storage is configured for.
     pub reserve: Option<Reserve>,
+    /// To this place with this token, to be repeatable by a later process; see [`Client::lease`](super::Client::lease).
+    pub pinned: Option<Pinned>,
 }
 
 /// Options of a get.

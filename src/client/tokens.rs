@@ -24,6 +24,8 @@ pub(super) struct Ticket {
     tokens: Arc<Tokens>,
     sequence: u64,
     issued_ms: Option<u64>,
+    /// A token that was issued before, maybe by another process: used as it is.
+    fixed: Option<Token>,
 }
 
 impl Tokens {
@@ -37,13 +39,22 @@ impl Tokens {
         state.last += 1;
         let sequence = state.last;
         state.open.insert(sequence);
-        Ticket { tokens: Arc::clone(self), sequence, issued_ms: None }
+        Ticket { tokens: Arc::clone(self), sequence, issued_ms: None, fixed: None }
+    }
+
+    /// A token that was issued before; whoever holds its lease keeps it alive.
+    pub(super) fn fixed(self: &Arc<Self>, token: Token) -> Ticket {
+        let fixed = Some(token);
+        Ticket { tokens: Arc::clone(self), sequence: 0, issued_ms: None, fixed }
     }
 }
 
 impl Ticket {
     /// The token: issued at the first call, by the server's clock, and the same for every retry.
     pub(super) fn token(&mut self, server_time_ms: u64) -> Token {
+        if let Some(token) = self.fixed {
+            return token;
+        }
         let state = self.tokens.state.lock().unwrap_or_else(PoisonError::into_inner);
         Token {
             client: self.tokens.client,
