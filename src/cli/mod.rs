@@ -1,9 +1,128 @@
-//! The command line.
+//! The command line: one binary, `folio`. `docs` of every command are its `--help`.
+//!
+//! | module | commands |
+//! |---|---|
+//! | [`objects`] | `put get modify delete undelete stat` |
+//! | [`survey`] | `list df` |
+//! | [`import`] [`verify`] [`export`] | a tree of files and its [`manifest`] |
+//! | [`bench`] | `bench` |
+//! | [`admin`] | `admin` |
+//! | [`daemon`] [`dev`] | `tracker storage dev` |
+//!
+//! Results go to stdout, everything else to stderr. [`exit`] has the exit codes.
 #![allow(
     clippy::disallowed_methods,
     reason = "the command line is where files, the clock and randomness come in"
 )]
+
+mod admin;
+mod args;
+mod bench;
+mod context;
 pub mod exit;
+mod export;
 mod import;
 pub mod manifest;
+mod objects;
+mod output;
 mod progress;
+mod survey;
+mod verify;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use context::Context;
+use exit::{Failure, Outcome};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Runs one command with the arguments of the process.
+#[must_use]
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return not_understood(&error, json),
+    };
+    match execute(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.print(json);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Help and version are answers; everything else is a usage error.
+fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
+    use clap::error::ErrorKind;
+    let answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if json && !answer {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(message);
+        Failure::usage(message, "folio --help").print(true);
+    } else if error.print().is_err() {
+        // The terminal is gone; the exit code still tells.
+    }
+    if answer { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+fn execute(cli: Cli) -> Outcome {
+    let args::Global { trackers, key_file, timeout, json } = cli.global;
+    let trackers = trackers.into_iter().map(|tracker| tracker.trim().to_owned()).collect();
+    let context = Context { trackers, key_file, timeout, json };
+    match cli.command {
+        Command::Keygen { file } => {
+            crate::settings::Keys::generate(&file)?;
+            let shown = file.display().to_string();
+            context.print(&serde_json::json!({"key_file": shown}), &shown);
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "folio", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Admin(args) => admin::admin(&context, &args),
+        Command::Dev(_) | Command::Tracker(_) | Command::Storage(_) => todo_daemon(),
+        other => client_command(&context, other),
+    }
+}
+
+/// Commands that talk to a cluster, on a runtime of their own.
+fn client_command(context: &Context, command: Command) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed(format!("cannot start: {e}"), ""))?;
+    let local = tokio::task::LocalSet::new();
+    let result = local.block_on(&runtime, async {
+        match command {
+            Command::Put(args) => objects::put(context, args).await,
+            Command::Get(args) => objects::get(context, args).await,
+            Command::Modify(args) => objects::modify(context, args).await,
+            Command::Delete(args) => objects::delete(context, args).await,
+            Command::Undelete(args) => objects::undelete(context, args).await,
+            Command::Stat(args) => objects::stat(context, args).await,
+            Command::List(args) => survey::list(context, args).await,
+            Command::Df => survey::df(context).await,
+            Command::Import(args) => {
+                let args::Import { dir, manifest, jobs, group } = args;
+                import::run(context, &dir, &manifest, group, jobs).await
+            }
+            Command::Export(args) => export::export(context, args).await,
+            Command::Verify(args) => verify::verify(context, args).await,
+            Command::Bench(args) => bench::bench(context, args).await,
+            Command::Dev(_)
+            | Command::Tracker(_)
+            | Command::Storage(_)
+            | Command::Keygen { .. }
+            | Command::Completions { .. }
+            | Command::Admin(_) => Err(Failure::failed("not a command of a client", "")),
+        }
+    });
+    // A read of a terminal that never comes must not hold the exit up.
+    runtime.shutdown_background();
+    result
+}

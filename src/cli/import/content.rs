@@ -23,7 +23,7 @@ const STEP: usize = 256 << 10;
 
 /// What is sent.
 #[derive(Clone, Debug)]
-pub(in crate::cli) enum Data {
+pub(super) enum Data {
     /// All of it.
     Small(Bytes),
     /// Read again while it is sent.
@@ -32,7 +32,7 @@ pub(in crate::cli) enum Data {
 
 /// What is known about it.
 #[derive(Clone, Debug)]
-pub(in crate::cli) struct Content {
+pub(super) struct Content {
     /// The bytes.
     pub data: Data,
     /// How many.
@@ -112,7 +112,7 @@ fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 /// A large file on its way out, held against its first reading.
-pub(in crate::cli) struct Checked {
+pub(super) struct Checked {
     file: tokio::fs::File,
     hash: Sha256,
     left: u64,
@@ -124,7 +124,7 @@ impl Checked {
     ///
     /// # Errors
     /// It cannot be opened.
-    pub(in crate::cli) fn open(path: &Path, content: &Content) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, content: &Content) -> io::Result<Self> {
         let file = tokio::fs::File::from_std(open_regular(path)?);
         Ok(Self { file, hash: Sha256::new(), left: content.length, expected: content.sha256 })
     }

@@ -11,10 +11,11 @@
 //! One intent per line, tab separated, the last field a CRC32C of all before it. From the first line that does not check
 //! on, nothing was ever acknowledged by `fdatasync`, and nothing was sent: it is cut off.
 
+use crate::client::Place;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::manifest::{Sha256Bytes, decode_path, encode_path, lines};
 use crate::format::crc::crc32c;
-use crate::format::ids::{MachineId, Token};
+use crate::format::ids::Token;
 use data_encoding::HEXLOWER;
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,20 +23,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// A storage that takes new objects.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in crate::cli) struct Place {
-    /// Its group.
-    pub group: String,
-    /// Its syncgroup.
-    pub syncgroup: String,
-    /// Its machine id.
-    pub machine: MachineId,
-}
-
 /// One put that may have been sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Intent {
+pub(super) struct Intent {
     /// With which token.
     pub token: Token,
     /// To where.
@@ -191,7 +181,7 @@ fn read_intents(bytes: &[u8]) -> (HashMap<PathBuf, Intent>, u64) {
 }
 
 /// Makes the name of a file durable.
-pub(in crate::cli) fn sync_folder(path: &Path) -> Outcome {
+pub(super) fn sync_folder(path: &Path) -> Outcome {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -137,7 +137,7 @@ mod tests {
     fn intents_of(entries: &[Entry]) -> HashMap<PathBuf, Intent> {
         let intent = |e: &Entry| Intent {
             token: crate::format::ids::Token::default(),
-            place: super::super::journal::Place {
+            place: crate::client::Place {
                 group: "g".into(),
                 syncgroup: "a".into(),
                 machine: 1,

@@ -5,8 +5,9 @@
 //! read or that change meanwhile are reported and counted, the others go on.
 
 mod append;
-pub(super) mod content;
-pub(super) mod journal;
+mod cluster;
+mod content;
+mod journal;
 mod ledger;
 #[cfg(test)]
 mod tests;
@@ -15,13 +16,15 @@ mod walk;
 use super::exit::{Failure, Outcome};
 use super::manifest::{Entry, Sha256Bytes};
 use super::progress::Progress;
+use crate::client::Place;
 use crate::format::file_id::{FileId, is_ext};
 use crate::format::ids::Token;
 use crate::messages::error::{ErrorCode, Retry};
 use append::Appender;
+pub(super) use cluster::run;
 use content::Content;
 use futures_util::{StreamExt, stream};
-use journal::{Intent, Journal, Place};
+use journal::{Intent, Journal};
 use ledger::Ledger;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -32,10 +35,10 @@ pub(super) trait ObjectStore {
     /// Keeps a token alive: as long as it is held, storages remember what was done with the token.
     type Lease;
 
-    /// A storage that takes new objects now.
-    async fn place(&self) -> Outcome<Place>;
-    /// A fresh token.
-    fn lease(&self) -> (Token, Self::Lease);
+    /// A storage that takes a new object of so many bytes now.
+    async fn place(&self, length: u64) -> Outcome<Place>;
+    /// A fresh token for a put there.
+    async fn lease(&self, place: &Place) -> Outcome<(Token, Self::Lease)>;
     /// Stores a content at that storage; the same token again answers with the same id.
     async fn put(
         &self,
@@ -256,8 +259,8 @@ impl<S: ObjectStore> Import<'_, S> {
     ) -> Result<(), Problem> {
         let mut last = None;
         for _ in 0..PLACES_MAX {
-            let place = self.store.place().await?;
-            let (token, lease) = self.store.lease();
+            let place = self.store.place(content.length).await?;
+            let (token, lease) = self.store.lease(&place).await?;
             let intent = Intent {
                 token,
                 place,

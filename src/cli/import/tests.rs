@@ -83,18 +83,18 @@ fn key(id: &FileId) -> u64 {
 impl ObjectStore for Cluster {
     type Lease = Lease;
 
-    async fn place(&self) -> Outcome<Place> {
+    async fn place(&self, _: u64) -> Outcome<Place> {
         self.event().await;
         Ok(Place { group: "dev".into(), syncgroup: "a".into(), machine: 1 })
     }
 
-    fn lease(&self) -> (Token, Lease) {
+    async fn lease(&self, _: &Place) -> Outcome<(Token, Lease)> {
         let sequence = self.sequence.replace_with(|n| *n + 1) + 1;
         self.leases.borrow_mut().insert(sequence);
         let lowest = self.leases.borrow().first().copied().unwrap_or(sequence);
         let token =
             Token { client: self.client, sequence, lowest_unanswered: lowest, issued_ms: 1 };
-        (token, Lease(sequence, Rc::clone(&self.leases)))
+        Ok((token, Lease(sequence, Rc::clone(&self.leases))))
     }
 
     async fn put(

@@ -1,0 +1,180 @@
+//! `folio admin HOST:PORT [COMMAND ...]`: the console of a daemon, one command or a conversation.
+//!
+//! The protocol is lines: a banner, then per command an answer that ends with a line `.`; a leading dot of an answer line
+//! is doubled. With a key the banner ends in `challenge=HEX`, which is answered with `auth HEX` first.
+
+use super::args;
+use super::context::Context;
+use super::exit::{Failure, Outcome};
+use crate::actors::admin_console::login::proof;
+use crate::messages::error::ErrorCode;
+use crate::messages::opcode::Role;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// An answer may take longer than a connection: some commands work for a while.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// Longest line that is taken from the other end.
+const LINE_MAX: u64 = 16 << 20;
+
+/// `folio admin`.
+pub(super) fn admin(context: &Context, args: &args::Admin) -> Outcome {
+    let (mut console, banner) = Console::open(context, &args.address)?;
+    if !args.command.is_empty() {
+        let mut command = args.command.join(" ");
+        if context.json && args.command.last().is_none_or(|word| word != "json") {
+            command.push_str(" json");
+        }
+        print!("{}", console.ask(&command)?);
+        return Ok(());
+    }
+    eprintln!("{banner}");
+    if std::io::stdin().is_terminal() {
+        converse(&mut console, &args.address)
+    } else {
+        batch(&mut console)
+    }
+}
+
+/// A prompt with history.
+fn converse(console: &mut Console, address: &str) -> Outcome {
+    use rustyline::error::ReadlineError;
+    let broken = |e: ReadlineError| Failure::failed(format!("cannot read: {e}"), "");
+    let mut editor = rustyline::DefaultEditor::new().map_err(broken)?;
+    let prompt = format!("{address}> ");
+    loop {
+        let line = match editor.readline(&prompt) {
+            Ok(line) => line,
+            Err(ReadlineError::Eof | ReadlineError::Interrupted) => return Ok(()),
+            Err(e) => return Err(broken(e)),
+        };
+        let command = line.trim();
+        if command.is_empty() {
+            continue;
+        }
+        // Without history the console works all the same.
+        editor.add_history_entry(command).unwrap_or_default();
+        match console.ask(command) {
+            Ok(answer) => print!("{answer}"),
+            Err(failure) if failure.code == ErrorCode::Unavailable => return Err(failure),
+            Err(failure) => failure.print(false),
+        }
+        if command == "quit" {
+            return Ok(());
+        }
+    }
+}
+
+/// Commands from a file or a pipe; the first that fails ends it.
+fn batch(console: &mut Console) -> Outcome {
+    for line in std::io::stdin().lines() {
+        let line = line.map_err(|e| Failure::failed(format!("cannot read: {e}"), ""))?;
+        let command = line.trim();
+        if command.is_empty() || command.starts_with('#') {
+            continue;
+        }
+        print!("{}", console.ask(command)?);
+        if command == "quit" {
+            break;
+        }
+    }
+    Ok(())
+}
+
+struct Console {
+    address: String,
+    reader: BufReader<TcpStream>,
+}
+
+impl Console {
+    /// Connects, reads the banner, proves the key. The banner comes without its challenge.
+    fn open(context: &Context, address: &str) -> Outcome<(Self, String)> {
+        let stream = connect(address, context.timeout)?;
+        let io = |e: std::io::Error| lost(address, &e);
+        stream.set_read_timeout(Some(ANSWER_MAX)).map_err(io)?;
+        stream.set_write_timeout(Some(ANSWER_MAX)).map_err(io)?;
+        let mut console = Self { address: address.to_owned(), reader: BufReader::new(stream) };
+        let banner = console.line()?;
+        if !banner.starts_with("folio ") {
+            return Err(match banner.strip_prefix("error: ") {
+                Some(error) => Failure::failed(error, ""),
+                None => Failure::failed(
+                    format!("{address} is no Folio console"),
+                    "give its admin_listen address: by default 7500 (tracker) or 7511 (storage)",
+                ),
+            });
+        }
+        let Some((shown, challenge)) = banner.rsplit_once(" challenge=") else {
+            return Ok((console, banner));
+        };
+        let keys = context.keys()?;
+        let secrets = keys.as_ref().map(|keys| keys.of(Role::Admin)).unwrap_or_default();
+        let mut refusal = Failure::new(
+            ErrorCode::Unauthorized,
+            format!("{address} asks for an admin key"),
+            "name a key file with an `admin` line: --key-file or FOLIO_KEY_FILE",
+        );
+        for secret in secrets {
+            let Some(proof) = proof(secret.bytes(), challenge) else { continue };
+            match console.ask(&format!("auth {proof}")) {
+                Ok(_) => return Ok((console, shown.to_owned())),
+                Err(failure) if failure.code == ErrorCode::Unavailable => return Err(failure),
+                Err(failure) => refusal.message = failure.message,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// One command, its answer without the dot.
+    fn ask(&mut self, command: &str) -> Outcome<String> {
+        let mut stream = self.reader.get_ref();
+        stream
+            .write_all(format!("{command}\n").as_bytes())
+            .map_err(|e| lost(&self.address, &e))?;
+        let mut answer = String::new();
+        loop {
+            let line = self.line()?;
+            if line == "." {
+                break;
+            }
+            answer.push_str(line.strip_prefix('.').unwrap_or(&line));
+            answer.push('\n');
+        }
+        match answer.strip_prefix("error:") {
+            Some(error) => Err(Failure::failed(error.trim(), "")),
+            None => Ok(answer),
+        }
+    }
+
+    fn line(&mut self) -> Outcome<String> {
+        let mut line = String::new();
+        let read = (&mut self.reader).take(LINE_MAX).read_line(&mut line);
+        match read {
+            Ok(0) => Err(lost(&self.address, &std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => Ok(line.trim_end_matches(['\n', '\r']).to_owned()),
+            Err(e) => Err(lost(&self.address, &e)),
+        }
+    }
+}
+
+fn lost(address: &str, error: &std::io::Error) -> Failure {
+    let message = format!("the console at {address} went away: {error}");
+    Failure::new(ErrorCode::Unavailable, message, "")
+}
+
+fn connect(address: &str, timeout: Duration) -> Outcome<TcpStream> {
+    let remedy = "give its admin_listen address: by default 7500 (tracker) or 7511 (storage)";
+    let addresses = address.to_socket_addrs().map_err(|e| {
+        Failure::usage(format!("{address:?} is no HOST:PORT: {e}"), remedy)
+    })?;
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, timeout.max(Duration::from_millis(1))) {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = Some(e),
+        }
+    }
+    let why = last.map_or_else(|| "no address".to_owned(), |e| e.to_string());
+    Err(Failure::new(ErrorCode::Unavailable, format!("cannot reach {address}: {why}"), remedy))
+}

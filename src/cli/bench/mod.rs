@@ -1,0 +1,117 @@
+//! `folio bench`: operations per second and percentiles, with one outstanding request per connection.
+//!
+//! Everything runs on one thread with raw frames ([`wire`]): the load must not take the cores from what it measures.
+//! What is read is checked ([`worker`]). `null-server` and `--target` measure the same frames without an engine.
+
+mod meter;
+mod null_server;
+mod wire;
+mod worker;
+
+use super::args::{Bench, Load};
+use super::context::Context;
+use super::exit::{Failure, Outcome};
+use crate::cluster::view::State;
+use crate::messages::heads::INLINE_MAX;
+use meter::Meter;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use wire::Wire;
+use worker::Worker;
+
+/// `folio bench`. Must run inside a `LocalSet`.
+pub(super) async fn bench(context: &Context, args: Bench) -> Outcome {
+    if args.size > INLINE_MAX as u64 {
+        return Err(Failure::usage(
+            format!("--size {} is too large", args.size),
+            format!("at most {INLINE_MAX} bytes: larger objects are streamed, which is not measured here"),
+        ));
+    }
+    if args.load == Load::NullServer {
+        return null_server::serve(&args.listen, args.size).await;
+    }
+    let targets = targets(context, &args).await?;
+    let workers = prepare(context, &args, &targets).await?;
+    let meter = Rc::new(Meter::new(args.count, args.duration)?);
+    let begun = Instant::now();
+    let ticker = tokio::task::spawn_local(tick(Rc::clone(&meter), begun));
+    let mut running = Vec::new();
+    for mut worker in workers {
+        let meter = Rc::clone(&meter);
+        running.push(tokio::task::spawn_local(async move { worker.run(&meter).await }));
+    }
+    for worker in running {
+        worker.await.map_err(|e| Failure::failed(e.to_string(), ""))?;
+    }
+    let report = meter.report(begun.elapsed());
+    ticker.abort();
+    let json = serde_json::to_value(report).map_err(|e| Failure::failed(e.to_string(), ""))?;
+    context.print(&json, report);
+    match meter.first_error() {
+        None => Ok(()),
+        Some(first) => Err(Failure::failed(
+            format!("{} operations failed, the first one: {}", meter.errors(), first.message),
+            first.remedy,
+        )),
+    }
+}
+
+/// Storages that take puts, by the tracker, or the one that was named.
+async fn targets(context: &Context, args: &Bench) -> Outcome<Vec<String>> {
+    if let Some(target) = &args.target {
+        return Ok(vec![target.clone()]);
+    }
+    let view = context.connect().await?.view().await?;
+    let targets: Vec<String> = view
+        .storages()
+        .filter(|(_, _, storage)| {
+            storage.state == State::Online && storage.mounts.iter().any(|mount| mount.writable)
+        })
+        .map(|(_, _, storage)| storage.advertise.clone())
+        .collect();
+    if targets.is_empty() {
+        return Err(Failure::new(
+            crate::messages::error::ErrorCode::Unavailable,
+            "no storage takes new objects",
+            "`folio df` shows them",
+        ));
+    }
+    Ok(targets)
+}
+
+/// Connects, and makes the objects that reads and modifies need.
+async fn prepare(context: &Context, args: &Bench, targets: &[String]) -> Outcome<Vec<Worker>> {
+    let keys = context.keys()?;
+    let needs_objects = matches!(args.load, Load::Get | Load::Modify | Load::Mixed);
+    let each = if needs_objects { args.objects.div_ceil(args.connections as u64) } else { 0 };
+    if each > 0 {
+        eprintln!("making {} objects of {} bytes ...", each * args.connections as u64, args.size);
+    }
+    let mut preparing = Vec::new();
+    for (number, target) in (0..args.connections as u64).zip(targets.iter().cycle()) {
+        let wire = Wire::open(target, keys.as_ref(), context.timeout).await?;
+        let mut worker = Worker::new(wire, args, number);
+        preparing.push(tokio::task::spawn_local(async move {
+            worker.prepare(each).await.map(|()| worker)
+        }));
+    }
+    let mut workers = Vec::new();
+    for worker in preparing {
+        workers.push(worker.await.map_err(|e| Failure::failed(e.to_string(), ""))??);
+    }
+    Ok(workers)
+}
+
+/// A line each second.
+async fn tick(meter: Rc<Meter>, begun: Instant) {
+    let mut interval = tokio::time::interval(Duration::from_secs(1));
+    interval.tick().await;
+    let mut before = 0;
+    loop {
+        interval.tick().await;
+        let now = meter.ops();
+        let (second, errors) = (begun.elapsed().as_secs(), meter.errors());
+        eprintln!("{second:4} s  {:8} ops/s  {errors} errors", now - before);
+        before = now;
+    }
+}
