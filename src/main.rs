@@ -1,1 +1,6 @@
-fn main() {}
+//! The binary `folio`; everything is in [`folio::cli`].
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    folio::cli::run(std::env::args_os())
+}

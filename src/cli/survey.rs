@@ -143,7 +143,7 @@ fn df_json(df: &Df) -> serde_json::Value {
 /// A line per mount, and sums wherever there is something to add up.
 fn df_table(df: &Df) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header([
+    table.load_style(presets::NOTHING).set_header([
         "GROUP", "SYNCGROUP", "MACHINE", "MOUNT", "STATE", "TOTAL", "FREE", "RESERVED", "LIVE",
         "DEAD", "CHUNKFILES",
     ]);

@@ -56,10 +56,10 @@ impl Meter {
     }
 
     /// Whether the connection is to give up.
-    pub(super) fn failed(&self, failure: Failure) -> bool {
+    pub(super) fn failed(&self, failure: &Failure) -> bool {
         self.errors.set(self.errors.get() + 1);
         let lost = failure.message.starts_with("connection lost");
-        self.first_error.borrow_mut().get_or_insert(failure);
+        self.first_error.borrow_mut().get_or_insert_with(|| failure.clone());
         lost || self.errors.get() >= ERRORS_MAX
     }
 

@@ -70,7 +70,7 @@ impl Worker {
             let victim = match self.load {
                 Load::Delete => match self.put().await {
                     Ok(item) => Some(item),
-                    Err(failure) if meter.failed(failure) => return,
+                    Err(failure) if meter.failed(&failure) => return,
                     Err(_) => continue,
                 },
                 Load::Put | Load::Get | Load::Modify | Load::Mixed | Load::NullServer => None,
@@ -84,7 +84,7 @@ impl Worker {
                     };
                     meter.done(begun.elapsed(), bytes);
                 }
-                Err(failure) if meter.failed(failure) => return,
+                Err(failure) if meter.failed(&failure) => return,
                 Err(_) => {}
             }
         }

@@ -23,7 +23,7 @@ const STEP: usize = 256 << 10;
 
 /// What is sent.
 #[derive(Clone, Debug)]
-pub(super) enum Data {
+pub(in crate::cli) enum Data {
     /// All of it.
     Small(Bytes),
     /// Read again while it is sent.
@@ -32,7 +32,7 @@ pub(super) enum Data {
 
 /// What is known about it.
 #[derive(Clone, Debug)]
-pub(super) struct Content {
+pub(in crate::cli) struct Content {
     /// The bytes.
     pub data: Data,
     /// How many.
