@@ -128,9 +128,7 @@ impl Console {
     /// One command, its answer without the dot.
     fn ask(&mut self, command: &str) -> Outcome<String> {
         let mut stream = self.reader.get_ref();
-        stream
-            .write_all(format!("{command}\n").as_bytes())
-            .map_err(|e| lost(&self.address, &e))?;
+        stream.write_all(format!("{command}\n").as_bytes()).map_err(|e| lost(&self.address, &e))?;
         let mut answer = String::new();
         loop {
             let line = self.line()?;
@@ -164,9 +162,9 @@ fn lost(address: &str, error: &std::io::Error) -> Failure {
 
 fn connect(address: &str, timeout: Duration) -> Outcome<TcpStream> {
     let remedy = "give its admin_listen address: by default 7500 (tracker) or 7511 (storage)";
-    let addresses = address.to_socket_addrs().map_err(|e| {
-        Failure::usage(format!("{address:?} is no HOST:PORT: {e}"), remedy)
-    })?;
+    let addresses = address
+        .to_socket_addrs()
+        .map_err(|e| Failure::usage(format!("{address:?} is no HOST:PORT: {e}"), remedy))?;
     let mut last = None;
     for address in addresses {
         match TcpStream::connect_timeout(&address, timeout.max(Duration::from_millis(1))) {

@@ -173,7 +173,8 @@ pub fn decode_path(text: &str) -> Result<PathBuf, String> {
     let clean: PathBuf =
         path.components().filter(|part| matches!(part, Component::Normal(_))).collect();
     if clean.as_os_str().is_empty() || clean.as_os_str() != path.as_os_str() {
-        return Err("the path must lie below the folder: no leading /, no `..`, `.` or empty part".to_owned());
+        return Err("the path must lie below the folder: no leading /, no `..`, `.` or empty part"
+            .to_owned());
     }
     Ok(path)
 }

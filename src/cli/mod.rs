@@ -19,9 +19,12 @@ mod admin;
 mod args;
 mod bench;
 mod context;
+mod daemon;
+mod dev;
 pub mod exit;
 mod export;
 mod import;
+mod logs;
 pub mod manifest;
 mod objects;
 mod output;
@@ -85,7 +88,9 @@ fn execute(cli: Cli) -> Outcome {
             Ok(())
         }
         Command::Admin(args) => admin::admin(&context, &args),
-        Command::Dev(_) | Command::Tracker(_) | Command::Storage(_) => Ok(()),
+        Command::Dev(args) => dev::dev(&context, &args),
+        Command::Tracker(args) => daemon::tracker(&args),
+        Command::Storage(args) => daemon::storage(&args),
         other => client_command(&context, other),
     }
 }

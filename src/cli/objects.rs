@@ -171,7 +171,10 @@ fn body(file: &Path) -> Outcome<Body> {
 fn opver(text: Option<&str>) -> Outcome<Option<Tag>> {
     let Some(text) = text else { return Ok(None) };
     let Opver(tag) = text.parse().map_err(|e| {
-        Failure::usage(format!("{text:?}: {e}"), "copy it from `folio stat ID` or from a put's answer")
+        Failure::usage(
+            format!("{text:?}: {e}"),
+            "copy it from `folio stat ID` or from a put's answer",
+        )
     })?;
     Ok(Some(tag))
 }

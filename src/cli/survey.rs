@@ -144,8 +144,17 @@ fn df_json(df: &Df) -> serde_json::Value {
 fn df_table(df: &Df) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
-        "GROUP", "SYNCGROUP", "MACHINE", "MOUNT", "STATE", "TOTAL", "FREE", "RESERVED", "LIVE",
-        "DEAD", "CHUNKFILES",
+        "GROUP",
+        "SYNCGROUP",
+        "MACHINE",
+        "MOUNT",
+        "STATE",
+        "TOTAL",
+        "FREE",
+        "RESERVED",
+        "LIVE",
+        "DEAD",
+        "CHUNKFILES",
     ]);
     let mut row = |names: [String; 5], space: Space| {
         table.add_row(names.into_iter().chain(space.cells()));

@@ -63,6 +63,13 @@ impl Environment {
         Self { variables, unreadable: Vec::new() }
     }
 
+    /// Without one of them.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     /// Sorts the variables for a daemon whose keys are `own`. Keys of `other` daemons are left alone, so that one
     /// environment can serve both.
     pub(super) fn overrides(&self, own: &'static [Key], other: &'static [Key]) -> Overrides {

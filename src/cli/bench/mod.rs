@@ -24,7 +24,9 @@ pub(super) async fn bench(context: &Context, args: Bench) -> Outcome {
     if args.size > INLINE_MAX as u64 {
         return Err(Failure::usage(
             format!("--size {} is too large", args.size),
-            format!("at most {INLINE_MAX} bytes: larger objects are streamed, which is not measured here"),
+            format!(
+                "at most {INLINE_MAX} bytes: larger objects are streamed, which is not measured here"
+            ),
         ));
     }
     if args.load == Load::NullServer {

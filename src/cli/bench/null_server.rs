@@ -29,7 +29,10 @@ struct Fixed {
 /// Serves until the process ends.
 pub(super) async fn serve(listen: &str, size: u64) -> Outcome {
     let listener = TcpListener::bind(listen).await.map_err(|e| {
-        Failure::failed(format!("cannot listen on {listen}: {e}"), "name another address with --listen")
+        Failure::failed(
+            format!("cannot listen on {listen}: {e}"),
+            "name another address with --listen",
+        )
     })?;
     let address = listener.local_addr().map_err(|e| Failure::failed(e.to_string(), ""))?;
     println!("ready null-server={address}");

@@ -66,7 +66,8 @@ impl Content {
         let mut hash = Sha256::new();
         let mut crc = Crc32c::new();
         let mut length = 0u64;
-        let mut buffer = vec![0; STEP.min(usize::try_from(before.len()).unwrap_or(STEP).max(1) + 1)];
+        let mut buffer =
+            vec![0; STEP.min(usize::try_from(before.len()).unwrap_or(STEP).max(1) + 1)];
         loop {
             let n = match file.read(&mut buffer) {
                 Ok(0) => break,

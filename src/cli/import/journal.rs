@@ -11,9 +11,9 @@
 //! One intent per line, tab separated, the last field a CRC32C of all before it. From the first line that does not check
 //! on, nothing was ever acknowledged by `fdatasync`, and nothing was sent: it is cut off.
 
-use crate::client::Place;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::manifest::{Sha256Bytes, decode_path, encode_path, lines};
+use crate::client::Place;
 use crate::format::crc::crc32c;
 use crate::format::ids::Token;
 use data_encoding::HEXLOWER;
@@ -173,7 +173,9 @@ fn read_intents(bytes: &[u8]) -> (HashMap<PathBuf, Intent>, u64) {
     for (_, line) in lines(bytes) {
         let end = good + line.len() + 1;
         // A line without its end is torn even if it happens to check.
-        let Some(intent) = (end <= bytes.len()).then(|| Intent::parse(line)).flatten() else { break };
+        let Some(intent) = (end <= bytes.len()).then(|| Intent::parse(line)).flatten() else {
+            break;
+        };
         intents.insert(intent.path.clone(), intent);
         good = end;
     }

@@ -40,8 +40,8 @@ impl Ledger {
         let keep = good_len(&bytes, resumed, intents)
             .map_err(|(line, problem)| broken_line(path, line, &problem))?;
         bytes.truncate(keep);
-        let manifest = Manifest::parse(&bytes)
-            .map_err(|(line, problem)| broken_line(path, line, &problem))?;
+        let manifest =
+            Manifest::parse(&bytes).map_err(|(line, problem)| broken_line(path, line, &problem))?;
         file.set_len(keep as u64).map_err(io)?;
         file.seek(SeekFrom::Start(keep as u64)).map_err(io)?;
         if !bytes.is_empty() && !bytes.ends_with(b"\n") {
@@ -137,11 +137,7 @@ mod tests {
     fn intents_of(entries: &[Entry]) -> HashMap<PathBuf, Intent> {
         let intent = |e: &Entry| Intent {
             token: crate::format::ids::Token::default(),
-            place: crate::client::Place {
-                group: "g".into(),
-                syncgroup: "a".into(),
-                machine: 1,
-            },
+            place: crate::client::Place { group: "g".into(), syncgroup: "a".into(), machine: 1 },
             length: e.length,
             sha256: e.sha256,
             path: e.path.clone(),

@@ -200,7 +200,8 @@ impl<S: ObjectStore> Import<'_, S> {
                 Err(Problem::Fatal(failure)) => return Err(failure),
                 Err(Problem::File(failure)) => {
                     summary.failed += 1;
-                    progress.problem(&failure.clone().about(self.root.join(path).display()).message);
+                    progress
+                        .problem(&failure.clone().about(self.root.join(path).display()).message);
                     unavailable += 1;
                     if failure.exit_code() != ErrorCode::Unavailable.exit_code() {
                         unavailable = 0;
@@ -232,7 +233,8 @@ impl<S: ObjectStore> Import<'_, S> {
             self.store.modify(&entry.id, &content).await.map_err(|failure| {
                 let mut failure = failure.about(&entry.id);
                 if failure.code == ErrorCode::NotFound {
-                    failure.remedy = "remove its line from the manifest to store it anew".to_owned();
+                    failure.remedy =
+                        "remove its line from the manifest to store it anew".to_owned();
                 }
                 failure
             })?;
