@@ -6,6 +6,7 @@
 use super::args;
 use super::context::Context;
 use super::exit::{Failure, Outcome};
+use crate::actors::admin_console::login::proof;
 use crate::messages::error::ErrorCode;
 use crate::messages::opcode::Role;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
@@ -174,11 +175,4 @@ fn connect(address: &str, timeout: Duration) -> Outcome<TcpStream> {
     }
     let why = last.map_or_else(|| "no address".to_owned(), |e| e.to_string());
     Err(Failure::new(ErrorCode::Unavailable, format!("cannot reach {address}: {why}"), remedy))
-}
-
-fn proof(key: &[u8], challenge: &str) -> Option<String> {
-    use hmac::{Hmac, KeyInit, Mac};
-    let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(key).ok()?;
-    mac.update(challenge.as_bytes());
-    Some(data_encoding::HEXLOWER.encode(&mac.finalize().into_bytes()))
 }

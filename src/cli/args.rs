@@ -98,7 +98,7 @@ pub(super) struct Dev {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub mounts: u16,
     /// How many trackers
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10))]
+    #[arg(id = "tracker_count", long = "trackers", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10))]
     pub trackers: u16,
     /// Trackers listen from here on, storage N on this + 10 + N, consoles + 100, metrics + 200
     #[arg(long, default_value_t = 7400, value_parser = clap::value_parser!(u16).range(1..=65_000))]
@@ -316,5 +316,24 @@ mod tests {
     #[test]
     fn no_option_contradicts_another() {
         Cli::command().debug_assert();
+        // Two arguments of one name in different commands are only found when they are read.
+        for line in [
+            "dev",
+            "dev --trackers 2 --storages 1 --mounts 2 --port 9000 --dir d",
+            "put f --group g --ext txt --reserve 20%",
+            "get x -o f --range 0-1 --from 3 --min-opver v",
+            "modify x - --if-opver v",
+            "stat x --from 1",
+            "list --group g --since 7d",
+            "df --tracker a:1 --tracker b:2 --json --timeout 3s",
+            "import d -m m --jobs 3",
+            "verify m --all-mirrors",
+            "export m d",
+            "bench put --size 4k --connections 8 --count 5",
+            "admin a:1 status --json",
+        ] {
+            let words = std::iter::once("folio").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
     }
 }

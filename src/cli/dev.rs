@@ -84,8 +84,8 @@ fn plan(args: &args::Dev) -> Outcome<Plan> {
 
 fn listen(port: u16, offset: u16) -> Outcome<Vec<(String, String)>> {
     let at = |more: u16| {
-        let port = port.checked_add(offset).and_then(|port| port.checked_add(more));
-        port.map(|port| format!("127.0.0.1:{port}")).ok_or_else(|| {
+        let sum = port.checked_add(offset).and_then(|port| port.checked_add(more));
+        sum.map(|port| format!("127.0.0.1:{port}")).ok_or_else(|| {
             Failure::usage(format!("--port {port} is too high"), "ports end at 65535")
         })
     };

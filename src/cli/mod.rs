@@ -33,7 +33,7 @@ mod survey;
 mod verify;
 
 use args::{Cli, Command};
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 use context::Context;
 use exit::{Failure, Outcome};
 use std::ffi::OsString;
@@ -44,7 +44,7 @@ use std::process::ExitCode;
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let json = arguments.iter().any(|argument| argument == "--json");
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => return not_understood(&error, json),
     };
@@ -57,14 +57,37 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Options of clients are refused where a configuration file says the same: an option that is ignored would mislead.
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    if let Some((name @ ("dev" | "tracker" | "storage"), given)) = matches.subcommand() {
+        for (option, id) in [("--tracker", "trackers"), ("--timeout", "timeout")] {
+            if given.value_source(id) == Some(clap::parser::ValueSource::CommandLine) {
+                return Err(Cli::command().error(
+                    clap::error::ErrorKind::ArgumentConflict,
+                    format!("{option} is for clients; `folio {name}` does not know it"),
+                ));
+            }
+        }
+        if given.value_source("key_file") == Some(clap::parser::ValueSource::CommandLine) {
+            return Err(Cli::command().error(
+                clap::error::ErrorKind::ArgumentConflict,
+                "--key-file is for clients; a daemon has `auth.key_file` or FOLIO_KEY_FILE",
+            ));
+        }
+    }
+    Cli::from_arg_matches(&matches)
+}
+
 /// Help and version are answers; everything else is a usage error.
 fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
     use clap::error::ErrorKind;
     let answer = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if json && !answer {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default();
-        let message = message.strip_prefix("error: ").unwrap_or(message);
+        let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
+        let message = first.join(" ");
+        let message = message.strip_prefix("error: ").unwrap_or(&message);
         Failure::usage(message, "folio --help").print(true);
     } else if error.print().is_err() {
         // The terminal is gone; the exit code still tells.

@@ -4,13 +4,11 @@ use super::content::{Checked, Content, Data};
 use super::{ObjectStore, Summary, import};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::manifest::Sha256Bytes;
 use crate::cli::progress::Progress;
-use crate::client::{Body, Client, GetOptions, Lease, Pinned, Place, PutOptions};
+use crate::client::{Body, Client, Lease, Pinned, Place, PutOptions};
 use crate::format::file_id::FileId;
 use crate::format::ids::Token;
 use crate::messages::heads::ObjectState;
-use sha2::{Digest, Sha256};
 use std::path::Path;
 
 struct Cluster {
@@ -69,29 +67,6 @@ impl ObjectStore for Cluster {
     async fn delete(&self, id: &FileId) -> Outcome {
         self.client.delete(id, None).await?;
         Ok(())
-    }
-
-    async fn made_since(&self, place: &Place, since_ms: u64, length: u64) -> Outcome<Vec<FileId>> {
-        let mut found = Vec::new();
-        let mut list = self.client.list(Some(&place.group), Some(since_ms));
-        while let Some(listed) = list.next().await {
-            let listed = listed?;
-            let there =
-                listed.id.syncgroup == place.syncgroup && listed.id.object.machine == place.machine;
-            if there && listed.length == length {
-                found.push(listed.id);
-            }
-        }
-        Ok(found)
-    }
-
-    async fn sha256(&self, id: &FileId) -> Outcome<Sha256Bytes> {
-        let mut object = self.client.get(id, GetOptions::default()).await?;
-        let mut hash = Sha256::new();
-        while let Some(bytes) = object.chunk().await? {
-            hash.update(&bytes);
-        }
-        Ok(hash.finalize().into())
     }
 }
 

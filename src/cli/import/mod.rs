@@ -14,7 +14,7 @@ mod tests;
 mod walk;
 
 use super::exit::{Failure, Outcome};
-use super::manifest::{Entry, Sha256Bytes};
+use super::manifest::Entry;
 use super::progress::Progress;
 use crate::client::Place;
 use crate::format::file_id::{FileId, is_ext};
@@ -53,10 +53,6 @@ pub(super) trait ObjectStore {
     async fn holds(&self, id: &FileId, content: &Content) -> Outcome<bool>;
     /// Deletes.
     async fn delete(&self, id: &FileId) -> Outcome;
-    /// Objects at a storage made since then with this length.
-    async fn made_since(&self, place: &Place, since_ms: u64, length: u64) -> Outcome<Vec<FileId>>;
-    /// Hash of an object's content.
-    async fn sha256(&self, id: &FileId) -> Outcome<Sha256Bytes>;
 }
 
 /// What became of the files.
@@ -99,10 +95,8 @@ impl From<Failure> for Problem {
 const UNAVAILABLE_MAX: u32 = 32;
 /// Storages tried for one new object.
 const PLACES_MAX: u32 = 8;
-/// Clocks of machines may differ by so much when an older put is looked for.
-const CLOCK_SLACK_MS: u64 = 3_600_000;
 
-struct Import<'a, S> {
+struct Import<'a, S: ObjectStore> {
     store: &'a S,
     root: &'a Path,
     journal: Appender,
@@ -113,8 +107,8 @@ struct Import<'a, S> {
     intents: HashMap<PathBuf, Intent>,
     /// Paths with an intent and without a line.
     pending: RefCell<HashSet<PathBuf>>,
-    /// Ids that some path has.
-    taken: RefCell<HashSet<FileId>>,
+    /// Of puts that may have been carried out: their tokens must not be forgotten.
+    unsettled: RefCell<Vec<S::Lease>>,
     /// Whether a line was superseded.
     superseded: RefCell<bool>,
 }
@@ -136,9 +130,7 @@ pub(super) async fn import<S: ObjectStore>(
     let found = walk::walk(root, &own).map_err(|e| Failure::io("read folder", root, &e))?;
     progress.start(found.files.len() as u64);
     let mut known = HashMap::new();
-    let mut taken = HashSet::new();
     for entry in ledger.manifest.entries {
-        taken.insert(entry.id.clone());
         known.insert(entry.path.clone(), entry);
     }
     let intents: HashMap<_, _> = journal
@@ -155,7 +147,7 @@ pub(super) async fn import<S: ObjectStore>(
         pending: RefCell::new(intents.keys().cloned().collect()),
         known,
         intents,
-        taken: RefCell::new(taken),
+        unsettled: RefCell::default(),
         superseded: RefCell::new(ledger.manifest.superseded > 0),
     };
     let mut summary = Summary { left_out: found.left_out as u64, ..Summary::default() };
@@ -285,7 +277,10 @@ impl<S: ObjectStore> Import<'_, S> {
                 {
                     last = Some(failure);
                 }
-                Err(failure) => return Err(failure.into()),
+                Err(failure) => {
+                    self.unsettled.borrow_mut().push(lease);
+                    return Err(failure.into());
+                }
             }
         }
         Err(last.unwrap_or_else(|| Failure::failed("no storage takes it", "")).into())
@@ -307,41 +302,23 @@ impl<S: ObjectStore> Import<'_, S> {
                 }
                 Ok(Some(id))
             }
+            // Not carried out now, and the storage no longer knows whether it was: at worst one object stays that
+            // nobody refers to. Looking for it by its content might find somebody else's.
             Err(failure) if failure.code.retry() == Retry::FreshToken => {
-                let Some(id) = self.look_for(intent, ext).await? else { return Ok(None) };
-                if !same {
-                    self.store.modify(&id, content).await?;
-                }
-                Ok(Some(id))
+                eprintln!(
+                    "folio: {}: the storage no longer knows whether the interrupted import stored it; storing it anew",
+                    intent.path.display()
+                );
+                Ok(None)
             }
             Err(failure) => Err(failure),
         }
-    }
-
-    /// The storage has forgotten the token, so the object is looked for by its content.
-    async fn look_for(&self, intent: &Intent, ext: Option<&str>) -> Outcome<Option<FileId>> {
-        let since_ms = intent.token.issued_ms.saturating_sub(CLOCK_SLACK_MS);
-        let found = self.store.made_since(&intent.place, since_ms, intent.length).await?;
-        for candidate in found {
-            let id = FileId { ext: ext.map(str::to_owned), ..candidate };
-            let ours = |known: &FileId| known.object == id.object;
-            if self.taken.borrow().iter().any(ours) {
-                continue;
-            }
-            if self.store.sha256(&id).await? == intent.sha256
-                && self.taken.borrow_mut().insert(id.clone())
-            {
-                return Ok(Some(id));
-            }
-        }
-        Ok(None)
     }
 
     async fn record(&self, path: &Path, id: FileId, content: &Content) -> Result<(), Problem> {
         let entry =
             Entry { id, length: content.length, sha256: content.sha256, path: path.to_owned() };
         self.manifest.append(entry.line()).await.map_err(|e| fatal("manifest", &e))?;
-        self.taken.borrow_mut().insert(entry.id);
         self.pending.borrow_mut().remove(path);
         Ok(())
     }

@@ -1,0 +1,185 @@
+//! A whole cluster by `folio dev`, used as a person would: nothing that was acknowledged is lost, also by kill -9.
+#![allow(clippy::disallowed_methods, reason = "a test that runs the binary")]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A running `folio dev`.
+struct Dev {
+    child: Child,
+    tracker: String,
+    port: u16,
+}
+
+fn folio() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_folio"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOLIO_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A port such that all that `dev` needs above it are free now.
+fn free_port() -> u16 {
+    for _ in 0..100 {
+        let probe = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let base = probe.local_addr().expect("address").port();
+        let needed = [0, 100, 200].into_iter().flat_map(|more| (0..=12).map(move |n| more + n));
+        let free = base < 60_000
+            && needed.clone().all(|more| {
+                more == 0 || TcpListener::bind(("127.0.0.1", base + more)).is_ok()
+            });
+        if free {
+            return base;
+        }
+    }
+    panic!("no free range of ports");
+}
+
+impl Dev {
+    fn start(dir: &Path, port: u16) -> Self {
+        let mut child = folio()
+            .args(["dev", "--storages", "2", "--port", &port.to_string(), "--dir"])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("starts");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("stdout");
+        BufReader::new(out).read_line(&mut line).expect("a line");
+        assert_eq!(line, format!("ready tracker=127.0.0.1:{port}\n"));
+        Self { child, tracker: format!("127.0.0.1:{port}"), port }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        folio().args(["--tracker", &self.tracker]).args(arguments).output().expect("runs")
+    }
+
+    /// Standard output of a command that succeeds.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {err}");
+        String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
+    }
+
+    fn code(&self, arguments: &[&str]) -> Option<i32> {
+        self.run(arguments).status.code()
+    }
+
+    fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+    }
+
+    fn terminate(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+        let status = self.child.wait().expect("ends");
+        assert_eq!(status.code(), Some(0), "an ordered stop is exit 0");
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // A test that failed must not leave a cluster behind.
+        if self.child.kill().is_ok() {
+            drop(self.child.wait());
+        }
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("text")
+}
+
+#[test]
+fn the_first_five_minutes_of_a_user_work() {
+    let dir = tempfile::tempdir().expect("dir");
+    let file = dir.path().join("hello.txt");
+    std::fs::write(&file, "hello").expect("write");
+    let data = dir.path().join("data");
+    let dev = Dev::start(&data, free_port());
+    let id = dev.ok(&["put", text(&file), "--ext", "txt"]);
+    assert!(id.starts_with("dev/a/") && id.ends_with(".txt"), "{id}");
+    assert_eq!(dev.ok(&["get", &id]), "hello");
+    std::fs::write(&file, "hello again, and longer than before").expect("write");
+    assert_eq!(dev.ok(&["modify", &id, text(&file)]), id, "an id is for life");
+    assert_eq!(dev.ok(&["get", &id, "--range", "0-4"]), "hello");
+
+    let stat: serde_json::Value = serde_json::from_str(&dev.ok(&["stat", &id, "--json"])).expect("JSON");
+    for key in [
+        "id", "group", "syncgroup", "owner", "mount", "kind", "length", "capacity", "opver",
+        "created", "modified", "crc32c", "state", "forwarded",
+    ] {
+        assert!(!stat[key].is_null(), "{key} is missing: {stat}");
+    }
+    assert_eq!(stat["length"], 35);
+    let old = stat["opver"].as_str().expect("opver").to_owned();
+    dev.ok(&["modify", &id, text(&file), "--if-opver", &old]);
+    assert_eq!(dev.code(&["modify", &id, text(&file), "--if-opver", &old]), Some(4));
+    assert_eq!(dev.code(&["get", &id, "--range", "900-901"]), Some(2));
+    assert_eq!(dev.code(&["put", text(&file), "--group", "other"]), Some(5));
+
+    dev.ok(&["delete", &id]);
+    assert_eq!(dev.code(&["get", &id]), Some(3));
+    dev.ok(&["undelete", &id]);
+    let out = dir.path().join("out");
+    dev.ok(&["get", &id, "-o", text(&out)]);
+    assert_eq!(std::fs::read(&out).expect("out"), std::fs::read(&file).expect("file"));
+    assert!(dev.ok(&["list"]).starts_with(id.trim_end_matches(".txt")));
+    assert!(dev.ok(&["df"]).contains("online"));
+    let console = format!("127.0.0.1:{}", dev.port + 100);
+    assert!(!dev.ok(&["admin", &console, "nodes"]).is_empty());
+    assert_eq!(dev.code(&["admin", &console, "frobnicate"]), Some(1));
+    dev.terminate();
+}
+
+#[test]
+fn a_tree_survives_import_kill_verify_and_export() {
+    let dir = tempfile::tempdir().expect("dir");
+    let tree = dir.path().join("tree");
+    for (name, len) in
+        [("empty", 0), ("one", 1), ("a/under", 1 << 20), ("a/over", (1 << 20) + 1), ("a/b/c%\t.x", 5000)]
+    {
+        let path = tree.join(name);
+        std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+        let bytes: Vec<u8> = (0..len).map(|i: usize| (i % 251) as u8).collect();
+        std::fs::write(path, bytes).expect("write");
+    }
+    let (manifest, data) = (dir.path().join("M"), dir.path().join("data"));
+    let port = free_port();
+    let dev = Dev::start(&data, port);
+    let import = ["import", text(&tree), "-m", text(&manifest)];
+    assert_eq!(dev.ok(&import), "5 stored, 0 modified, 0 unchanged, 0 failed");
+    assert_eq!(dev.ok(&["verify", text(&manifest)]), "5 ok, 0 missing, 0 different");
+    dev.kill();
+
+    let dev = Dev::start(&data, port);
+    assert_eq!(dev.ok(&["verify", text(&manifest)]), "5 ok, 0 missing, 0 different");
+    std::fs::write(tree.join("one"), "changed").expect("write");
+    let before = ids(&manifest);
+    assert_eq!(dev.ok(&import), "0 stored, 1 modified, 4 unchanged, 0 failed");
+    let (mut after, mut sorted) = (ids(&manifest), before);
+    after.sort();
+    sorted.sort();
+    assert_eq!(after, sorted, "ids are for life");
+    let out = dir.path().join("out");
+    assert_eq!(dev.ok(&["export", text(&manifest), text(&out)]), "5 written, 0 failed");
+    let same = Command::new("diff").arg("-r").args([&tree, &out]).status().expect("diff");
+    assert!(same.success());
+    let victim = ids(&manifest).remove(0);
+    dev.ok(&["delete", &victim]);
+    let verify = dev.run(&["verify", text(&manifest)]);
+    assert_eq!(verify.status.code(), Some(1));
+    let last = String::from_utf8(verify.stdout).expect("text");
+    assert_eq!(last.lines().last(), Some("4 ok, 1 missing, 0 different"));
+    dev.terminate();
+}
+
+fn ids(manifest: &PathBuf) -> Vec<String> {
+    let text = std::fs::read_to_string(manifest).expect("manifest");
+    text.lines().filter_map(|line| line.split('\t').next()).map(str::to_owned).collect()
+}
