@@ -63,7 +63,7 @@ const READ_HANDLES: usize = 8192;
 /// Descriptors that are asked for.
 const DESCRIPTORS: u64 = 1 << 20;
 /// How long a stop may take.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a tracker may take to hear that we leave.
 const GOODBYE: Duration = Duration::from_millis(300);
 

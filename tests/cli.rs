@@ -22,10 +22,26 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// A valid id of a cluster that does not run.
-const ID: &str = "dev/a/AQEBAAAHAAAAAQAAAAAAAAABAAAAAQAAAEAAAABQAAAAKgAAAAAAAACu7Bbc";
+fn id() -> String {
+    use folio::format::file_id::{FileId, ObjectId, ObjectKind};
+    let object = ObjectId {
+        kind: ObjectKind::Chunk,
+        machine: 1,
+        mount: 0,
+        log_id: 7,
+        sequence: 1,
+        created_s: 1,
+        chunk: 1,
+        offset_units: 64,
+        capacity_units: 80,
+        cookie: 42,
+    };
+    FileId::new("dev", "a", object, None).expect("valid").to_string()
+}
 
 #[test]
 fn usage_errors_are_exit_2_and_print_nothing_on_stdout() {
+    let id = id();
     let cases: &[&[&str]] = &[
         &["frobnicate"],
         &["put"],
@@ -33,7 +49,7 @@ fn usage_errors_are_exit_2_and_print_nothing_on_stdout() {
         &["get", "not-an-id"],
         &["get", "dev/a/short"],
         &["get", "../../etc/passwd"],
-        &["stat", &ID[..ID.len() - 1]],
+        &["stat", &id[..id.len() - 1]],
         &["delete", "", "--json"],
         &["modify", "x/y/z", "-"],
         &["undelete", "x/y"],
@@ -63,11 +79,12 @@ fn usage_errors_are_exit_2_and_print_nothing_on_stdout() {
 
 #[test]
 fn a_bad_range_or_version_is_exit_2_before_any_cluster_is_asked() {
+    let id = id();
     for range in ["5", "9-5", "a-b", "-1-2", ""] {
-        let (code, _, err) = run(&["get", ID, "--range", range]);
+        let (code, _, err) = run(&["get", &id, "--range", range]);
         assert_eq!(code, 2, "{range:?}: {err}");
     }
-    let (code, _, err) = run(&["modify", ID, "-", "--if-opver", "7"]);
+    let (code, _, err) = run(&["modify", &id, "-", "--if-opver", "7"]);
     assert_eq!(code, 2, "{err}");
 }
 
@@ -87,7 +104,8 @@ fn errors_in_json_have_code_message_and_remedy() {
 #[test]
 fn a_cluster_that_is_not_there_is_exit_5_and_named() {
     // Nothing listens on the discard port of loopback in a test environment.
-    for command in [&["df"][..], &["get", ID], &["list"]] {
+    let id = id();
+    for command in [&["df"][..], &["get", &id], &["list"]] {
         let mut arguments = vec!["--tracker", "127.0.0.1:9", "--timeout", "300ms"];
         arguments.extend(command);
         let (code, out, err) = run(&arguments);
@@ -152,7 +170,7 @@ fn a_daemon_with_a_bad_configuration_does_not_start_and_names_the_key() {
 fn a_broken_manifest_line_is_named_and_nothing_is_done() {
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("M");
-    std::fs::write(&path, format!("# ok\n{ID}\t3\tabc\tname\n")).expect("write");
+    std::fs::write(&path, format!("# ok\n{}\t3\tabc\tname\n", id())).expect("write");
     let name = path.to_str().expect("text");
     let out = dir.path().join("out");
     for words in [vec!["verify", name], vec!["export", name, out.to_str().expect("text")]] {

@@ -28,9 +28,9 @@ fn free_port() -> u16 {
         let base = probe.local_addr().expect("address").port();
         let needed = [0, 100, 200].into_iter().flat_map(|more| (0..=12).map(move |n| more + n));
         let free = base < 60_000
-            && needed.clone().all(|more| {
-                more == 0 || TcpListener::bind(("127.0.0.1", base + more)).is_ok()
-            });
+            && needed
+                .clone()
+                .all(|more| more == 0 || TcpListener::bind(("127.0.0.1", base + more)).is_ok());
         if free {
             return base;
         }
@@ -109,10 +109,23 @@ fn the_first_five_minutes_of_a_user_work() {
     assert_eq!(dev.ok(&["modify", &id, text(&file)]), id, "an id is for life");
     assert_eq!(dev.ok(&["get", &id, "--range", "0-4"]), "hello");
 
-    let stat: serde_json::Value = serde_json::from_str(&dev.ok(&["stat", &id, "--json"])).expect("JSON");
+    let stat: serde_json::Value =
+        serde_json::from_str(&dev.ok(&["stat", &id, "--json"])).expect("JSON");
     for key in [
-        "id", "group", "syncgroup", "owner", "mount", "kind", "length", "capacity", "opver",
-        "created", "modified", "crc32c", "state", "forwarded",
+        "id",
+        "group",
+        "syncgroup",
+        "owner",
+        "mount",
+        "kind",
+        "length",
+        "capacity",
+        "opver",
+        "created",
+        "modified",
+        "crc32c",
+        "state",
+        "forwarded",
     ] {
         assert!(!stat[key].is_null(), "{key} is missing: {stat}");
     }
@@ -141,9 +154,13 @@ fn the_first_five_minutes_of_a_user_work() {
 fn a_tree_survives_import_kill_verify_and_export() {
     let dir = tempfile::tempdir().expect("dir");
     let tree = dir.path().join("tree");
-    for (name, len) in
-        [("empty", 0), ("one", 1), ("a/under", 1 << 20), ("a/over", (1 << 20) + 1), ("a/b/c%\t.x", 5000)]
-    {
+    for (name, len) in [
+        ("empty", 0),
+        ("one", 1),
+        ("a/under", 1 << 20),
+        ("a/over", (1 << 20) + 1),
+        ("a/b/c%\t.x", 5000),
+    ] {
         let path = tree.join(name);
         std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
         let bytes: Vec<u8> = (0..len).map(|i: usize| (i % 251) as u8).collect();

@@ -6,7 +6,7 @@
 
 use super::args;
 use super::context::Context;
-use super::daemon::{STOP_LIMIT, not_started, warn};
+use super::daemon::{not_started, warn};
 use super::exit::{Failure, Outcome};
 use super::logs;
 use crate::actors::threads::Threads;
@@ -167,7 +167,7 @@ async fn start(plan: Plan, running: &mut Running, keys: Option<Keys>) -> Outcome
 }
 
 async fn stop(running: Running) {
-    let stopping = running.storages.into_iter().map(|storage| storage.stop(STOP_LIMIT));
+    let stopping = running.storages.into_iter().map(|storage| storage.stop(storage::STOP_LIMIT));
     let mut errors: Vec<_> =
         futures_util::future::join_all(stopping).await.into_iter().flatten().collect();
     for tracker in running.trackers {
