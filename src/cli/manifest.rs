@@ -1,8 +1,8 @@
 //! MANIFEST: which file became which object. One line per file, tab separated:
 //!
 //! ```text
-//! books/a/AQEBAAAR...d2-i.txt	1234	9f86d081...15b0f00a08	sub/folder/file%09name.txt
-//! id                              length	sha256 (64 hex)         	path below DIR
+//! books/a/AQEBAAAR...d2-i.txt    1234    9f86d081...15b0f00a08    sub/folder/file%09name.txt
+//! id                              length  sha256 (64 hex)           path below DIR
 //! ```
 //! No header; `#` starts a comment line. The path percent-encodes `%`, TAB, LF and every byte that is not UTF-8. A path that stands twice: the last line holds.
 
