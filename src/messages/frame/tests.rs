@@ -1,6 +1,7 @@
 use super::*;
 use crate::messages::heads::{Ping, Pong, WindowHead};
 use crate::messages::opcode::Opcode;
+use bytes::Bytes;
 
 fn ping(request_id: u64) -> BytesMut {
     let mut out = BytesMut::new();
