@@ -1,6 +1,6 @@
 //! The fear: a disk that fails takes more with it than itself, or something is acknowledged that it does not hold (R9,
 //! P6); a request is forgotten and its client waits for ever.
-#![allow(clippy::disallowed_methods, reason = "tests start threads")]
+#![allow(clippy::disallowed_methods, clippy::expect_used, reason = "tests start threads")]
 
 mod common;
 

@@ -1,5 +1,9 @@
 //! The fear: a machine with very many disks needs a thread for everything, or fills one disk and leaves the others empty.
-#![allow(clippy::disallowed_methods, reason = "a test that looks at its own process")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "a test that looks at its own process"
+)]
 
 mod common;
 

@@ -3,7 +3,7 @@
 //! `ChunkFile`'s mailbox is what keeps the order. The same workload runs twice: through the actor, and with the
 //! mailbox taken away (two threads call its handler, the mount behind a mutex). The check must pass the first and fail
 //! the second, else the actor would be a decoration.
-#![allow(clippy::disallowed_methods, reason = "tests start threads")]
+#![allow(clippy::disallowed_methods, clippy::expect_used, reason = "tests start threads")]
 
 mod common;
 

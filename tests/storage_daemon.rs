@@ -1,5 +1,9 @@
 //! One storage from outside, over frames: whole ways through the house, and what must not happen on them.
-#![allow(clippy::disallowed_methods, reason = "a test looks at files and starts threads")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    reason = "a test looks at files and starts threads"
+)]
 
 mod common;
 

@@ -53,7 +53,7 @@ pub fn mounts(room: &StorageRoom) -> Vec<MountStatus> {
                 remedy: published.remedy.clone(),
                 writable: mount.is_writable() && room.writes() == Writes::Taken,
                 reserve_free: mount.reserve_free,
-                stats: (*mount.stats()).clone(),
+                stats: *mount.stats(),
             }
         })
         .collect()

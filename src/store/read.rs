@@ -65,6 +65,10 @@ impl ReadError {
 
 /// What stands at a home.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one for each read, on the stack; a box would be an allocation"
+)]
 pub enum View {
     /// The object's header: live or deleted.
     Object(SlotHeader),

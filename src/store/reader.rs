@@ -44,6 +44,10 @@ pub enum Content {
 
 /// What a read that may not wait came to.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one for each read, on the stack; a box would be an allocation"
+)]
 pub enum Fast {
     /// It is here.
     Done(Got),
