@@ -254,7 +254,7 @@ fn large(bench: &Bench<SimDisk>, content: Position, bytes: &[u8]) -> SlotHeader 
 fn ranges_of_a_large_object_are_its_own_bytes_or_an_error() {
     let bench = bench();
     let content = Position { machine: 1, log_id: 7, sequence: 1 };
-    let bytes: Vec<u8> = (0..1_500_000_u32).map(|i| (i * 31 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..1_500_000_u32).map(|i| ((i * 31) >> 3) as u8).collect();
     let home = large(&bench, content, &bytes);
     let single = bench.reader.open_single(&home, content).unwrap();
     let mut buffer = Vec::new();
