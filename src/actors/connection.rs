@@ -1,4 +1,4 @@
-//! `Connection`: one socket of the data port, one task on a net arbiter.
+//! `Connection`: one socket of the data port, one actor on a net arbiter.
 //!
 //! | thread | a net arbiter |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | from | the socket; the [`Outbox`] (answers made on other threads) |
 //! | to | `ChunkFile` (mutations), the read pool (what may wait), the socket |
 //!
-//! It is a task and not an actor, because nobody sends it messages: its mailbox is the outbox. Within one turn it takes
-//! over all answers, handles all requests that have arrived, and then writes once.
+//! Its mailbox stays empty: answers come through the outbox, which wakes it once for many of them. Within one turn it
+//! takes over all answers, handles all requests that have arrived, and then writes once.
 //!
 //! Invariants: nothing here waits for a disk (R4); a request holds a permit before it enters a queue (R1); a mutation
 //! that was handed on is never cancelled by the end of its connection (R2).
@@ -28,10 +28,12 @@ use crate::messages::frame::{
 };
 use crate::messages::handshake::Session;
 use crate::messages::heads::{Acks, DataEnd, ErrorHead, IdBytes, WindowHead, Written};
+use actix::fut::ActorFuture;
+use actix::{Actor, ActorContext, AsyncContext};
 use bytes::{Bytes, BytesMut};
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,6 +41,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -84,6 +87,42 @@ pub struct Connection {
     stopping: bool,
     /// No more input is taken; the connection ends when everything is written.
     ending: bool,
+    /// Hears why it ended.
+    over: Option<oneshot::Sender<&'static str>>,
+}
+
+impl Actor for Connection {
+    type Context = actix::Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.spawn(Turns);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.close();
+    }
+}
+
+/// The turns of a connection: one each time that its socket, an answer or a timer wakes it.
+struct Turns;
+
+impl ActorFuture<Connection> for Turns {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        connection: &mut Connection,
+        ctx: &mut actix::Context<Connection>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        let Poll::Ready(ended) = connection.poll(cx) else { return Poll::Pending };
+        if let Some(over) = connection.over.take() {
+            // Whoever waited may be gone with the daemon.
+            over.send(ended).unwrap_or_default();
+        }
+        ctx.stop();
+        Poll::Ready(())
+    }
 }
 
 /// Serves a socket to its end: handshake, then requests.
@@ -102,9 +141,9 @@ pub async fn serve(accepted: Accepted, room: Arc<StorageRoom>, stop: Cancellatio
     match begun {
         Some(Ok(session)) => {
             tracing::debug!(%peer, role = %session.role, name = session.name, "session begins");
-            let mut connection = Connection::new(wire, Arc::clone(&room), session, stop);
-            let ended = poll_fn(|cx| connection.poll(cx)).await;
-            connection.close();
+            let (over, ended) = oneshot::channel();
+            Connection::new(wire, Arc::clone(&room), session, stop, over).start();
+            let ended = ended.await.unwrap_or("its thread ends");
             tracing::debug!(%peer, ended, "session ends");
         }
         Some(Err(ended)) => tracing::debug!(%peer, %ended, "no session"),
@@ -120,6 +159,7 @@ impl Connection {
         room: Arc<StorageRoom>,
         session: Session,
         stop: CancellationToken,
+        over: oneshot::Sender<&'static str>,
     ) -> Self {
         let (stream, decoder, input) = wire.into_parts();
         let idle = Box::pin(tokio::time::sleep(room.session.idle_timeout));
@@ -144,6 +184,7 @@ impl Connection {
             begun: false,
             stopping: false,
             ending: false,
+            over: Some(over),
         }
     }
 

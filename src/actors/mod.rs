@@ -6,7 +6,7 @@
 //! | [`heartbeat::Heartbeat`] | control (tracker) | mailbox | one beat per connection | [`session`] | the published view |
 //! | [`router::Router`] | control (tracker) | mailbox | one question per connection | [`session`], console | - |
 //! | [`reporter::Reporter`] | control (storage) | its tracker | one beat in flight | its storage | a tracker |
-//! | [`connection`] (a task) | net | its socket | budget; unsent bytes | a socket | `ChunkFile`, the read pool |
+//! | [`connection::Connection`] | net | its socket | budget; unsent bytes | a socket | `ChunkFile`, the read pool |
 //! | [`chunk_file::ChunkFile`] | disk of its mount | **FIFO: every change of every key in one chunkfile** | budget | [`connection`], the read pool | the engine, `Binlog` |
 //! | [`binlog::Binlog`] | disk of its mount | one flush at a time | one flush outstanding | `ChunkFile` | the engine, the replies of a batch |
 //! | [`admin_console::AdminConsole`] | control | its socket | one command at a time | an operator | the daemon's commands |
