@@ -14,6 +14,10 @@ impl<D: Disk> Mount<D> {
     /// Refuses an insert before it eats the reserve.
     pub(super) fn admit(&mut self, needed: u64) -> StoreResult<()> {
         self.check_fence()?;
+        if self.pending.is_empty() {
+            // What was seen before the last refusal says nothing: writing resumes by itself when space returns.
+            self.free_seen = None;
+        }
         let space = self.disk_space()?;
         if space.free < self.core.options.reserve_free.saturating_add(needed) {
             return Err(self.no_space(needed));
