@@ -70,10 +70,13 @@ impl<D: Disk> Mount<D> {
         if self.checkpoints.running.is_none() {
             self.begin_checkpoint()?;
         }
+        // Only the image itself can be given up. What failed to be synced before it is lost to every later sync (R9).
+        let syncs = |running: &Running| !running.files.is_empty() || !running.folders.is_empty();
+        let only_image = self.checkpoints.running.as_ref().is_some_and(|running| !syncs(running));
         match self.checkpoint_slice() {
             Ok(finished) => Ok(finished),
             Err(StoreError::Io { error, .. })
-                if error.kind() == std::io::ErrorKind::StorageFull =>
+                if only_image && error.kind() == std::io::ErrorKind::StorageFull =>
             {
                 tracing::warn!(mount = self.core.label.mount, "no space for a checkpoint");
                 self.checkpoints.running = None;

@@ -58,10 +58,10 @@ pub struct Call {
 /// What happens instead of the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Fails with EIO and does nothing. A failed `sync_data` drops the dirty state as Linux does: it counts as clean
-    /// from then on, is never written by a later sync, and may be on the medium or not.
+    /// Fails with EIO and does nothing. A failed `sync_data` or `write_back` drops the dirty state as Linux does: it
+    /// counts as clean from then on, is never written by a later sync, and may be on the medium or not.
     Eio,
-    /// Fails with ENOSPC and does nothing.
+    /// The same with ENOSPC.
     Enospc,
     /// Reads or writes at most so many bytes and says so.
     Short(usize),

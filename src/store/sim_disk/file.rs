@@ -57,13 +57,12 @@ impl SimFile {
                 }
                 Err(crashed())
             }
-            Verdict::Fault(Fault::Eio) => {
-                if op == Op::SyncData {
+            Verdict::Fault(fault @ (Fault::Eio | Fault::Enospc)) => {
+                if matches!(op, Op::SyncData | Op::WriteBack) {
                     medium.change(self.ino, Inode::abandon)?;
                 }
-                Err(eio())
+                Err(if fault == Fault::Eio { eio() } else { enospc() })
             }
-            Verdict::Fault(Fault::Enospc) => Err(enospc()),
             Verdict::Fault(Fault::Lost | Fault::Misdirect { .. }) => Ok(()),
         }
     }
