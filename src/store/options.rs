@@ -107,10 +107,6 @@ pub enum Planted {
     IgnoreShortWrite,
     /// Replay believes a slot whose header verifies, whatever its payload.
     SkipPayloadCheckInReplay,
-    /// A singlefile's temporary file is not synced before it is named.
-    SkipSingleSync,
-    /// A place is handed out before the edit that freed it is durable.
-    ReuseAtOnce,
     /// A segment is recycled before a checkpoint covers it.
     RecycleUncovered,
     /// Replay begins at the checkpoint but never rewrites a slot.

@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::mount::{Body, Mount, PutRequest, Staged, StagedEdit};
-use super::options::{Planted, Reserve};
+use super::options::Reserve;
 use crate::cluster::version::{Edit as EditKind, next_version};
 use crate::format::chunkfile::FIRST_SLOT_UNITS;
 use crate::format::file_id::{ObjectId, ObjectKind};
@@ -418,12 +418,6 @@ impl<D: Disk> Mount<D> {
         let staged = Staged { sequence, id: home.object_id(), tag: home.version.tag };
         if let Record::Edit(edit) = record {
             self.answers.extend(super::core::answer_of(&edit, &home));
-            if self.core.options.planted(Planted::ReuseAtOnce) {
-                for place in &edit.freed {
-                    let at = place.address;
-                    self.core.space.give(at.chunk, at.offset_units, place.capacity_units);
-                }
-            }
             self.overlay.insert(home.address, home.clone());
             if let Some(moved) = moved {
                 self.overlay.insert(moved.address, moved);

@@ -132,7 +132,7 @@ fn one<E: Engine>(
                 continue;
             }
             tally.judged += 1;
-            let nested = extent.nested_one_in != 0 && tally.judged % extent.nested_one_in == 0;
+            let nested = tally.judged.is_multiple_of(extent.nested_one_in);
             judge::<E>(&after, &point.model, setup, nested.then_some(&mut dice)).map_err(
                 |what| {
                     place(what, format!("crash point {n} of {}, outcomes {picks:?}", points.len()))
