@@ -283,6 +283,12 @@ fn nonsense_is_refused_and_the_connection_goes_on() {
     assert_eq!(client.outcome::<()>(request).err(), Some(ErrorCode::BadRequest), "length");
     let request = client.send(Opcode::Put, FLAG_STREAMED, &head, b"x");
     assert_eq!(client.outcome::<()>(request).err(), Some(ErrorCode::BadRequest), "streamed");
+    // Large pieces of an upload that nobody began, or that is shorter, are passed over.
+    let piece = content(1, 1 << 20);
+    client.frame(Meta::of_kind(Kind::Data, Opcode::Put.as_u16(), 999), &(), &piece);
+    let request = client.begin_stream(Some(1000), b"short");
+    client.frame(Meta::of_kind(Kind::Data, Opcode::Put.as_u16(), request), &(), &piece);
+    assert_eq!(client.outcome::<()>(request).err(), Some(ErrorCode::BadRequest));
     assert_eq!(client.get(&written.id).expect("still there"), b"x");
     let mut admin = Client::connect(node.address, Role::Admin);
     assert_eq!(admin.put(b"x").err(), Some(ErrorCode::Forbidden));

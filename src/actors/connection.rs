@@ -23,18 +23,15 @@ use super::storage_room::StorageRoom;
 use super::upload::Upload;
 use crate::messages::error::ErrorCode;
 use crate::messages::frame::{
-    FLAG_LAST, FLAG_STREAMED, Frame, FrameDecoder, FrameError, HEADER_LEN, Header, Kind, Limits,
-    Meta, encode, encode_head,
+    FLAG_LAST, FLAG_STREAMED, FrameDecoder, FrameError, Kind, Limits, Meta, encode, encode_head,
 };
 use crate::messages::handshake::Session;
-use crate::messages::heads::{Acks, DataEnd, ErrorHead, IdBytes, WindowHead, Written};
+use crate::messages::heads::{Acks, ErrorHead, IdBytes, WindowHead, Written};
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext};
 use bytes::{Bytes, BytesMut};
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,17 +44,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Bytes not yet read by the client beyond which no request is taken from it.
 pub const OUT_HIGH: usize = 1 << 20;
-/// Bytes asked from the socket at once.
-const READ_LEN: usize = 64 << 10;
-/// A frame of more bytes takes its permit before the rest of it is waited for.
-const LARGE_FRAME: usize = 64 << 10;
 /// How long a connection may take to hand over its last answers when the daemon stops.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
-
-thread_local! {
-    /// Where the connections of this thread read to.
-    static READ: Cell<BytesMut> = Cell::new(BytesMut::new());
-}
 
 /// One connection after its handshake.
 pub struct Connection {
@@ -70,23 +58,23 @@ pub struct Connection {
     pub(super) large: Option<Permit>,
     /// Requests handed on and not answered.
     pub(super) in_hand: usize,
-    downloads: HashMap<u64, (RequestTag, Download)>,
+    pub(super) downloads: HashMap<u64, (RequestTag, Download)>,
     taken: Vec<Out>,
-    stream: TcpStream,
-    decoder: FrameDecoder,
-    input: BytesMut,
+    pub(super) stream: TcpStream,
+    pub(super) decoder: FrameDecoder,
+    pub(super) input: BytesMut,
     /// Bytes of a refused frame that are still to arrive.
-    skip: usize,
+    pub(super) skip: usize,
     idle: Pin<Box<Sleep>>,
     /// Bytes went in or out since the idle timer was set.
-    active: bool,
+    pub(super) active: bool,
     stop: CancellationToken,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The timers know whom to wake.
     begun: bool,
     stopping: bool,
     /// No more input is taken; the connection ends when everything is written.
-    ending: bool,
+    pub(super) ending: bool,
     /// Hears why it ended.
     over: Option<oneshot::Sender<&'static str>>,
 }
@@ -259,160 +247,6 @@ impl Connection {
         Poll::Pending
     }
 
-    // --- in ---
-
-    /// Reads once; `true` if something came. All connections of a thread read into one buffer; one that holds a part
-    /// of a frame keeps it, and no other connection holds any.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if self.ending || self.out.len() >= OUT_HIGH {
-            return Poll::Pending;
-        }
-        if self.input.is_empty() {
-            self.input = READ.take();
-        }
-        if self.input.capacity() - self.input.len() < READ_LEN / 4 {
-            self.input.reserve(READ_LEN);
-        }
-        let read = tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input);
-        match read {
-            Poll::Ready(Ok(0)) => {
-                // Half closed: what was asked is still answered.
-                self.ending = true;
-                self.uploads.clear();
-                Poll::Ready(Ok(true))
-            }
-            Poll::Ready(Ok(_)) => {
-                self.active = true;
-                Poll::Ready(Ok(true))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => {
-                self.give_back();
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Leaves an empty buffer to the next connection.
-    fn give_back(&mut self) {
-        if self.input.is_empty() {
-            READ.set(std::mem::take(&mut self.input));
-        }
-    }
-
-    fn take_requests(&mut self) {
-        while !self.ending && self.out.len() < OUT_HIGH {
-            if self.skip > 0 {
-                let now = self.skip.min(self.input.len());
-                drop(self.input.split_to(now));
-                self.skip -= now;
-                if self.skip > 0 {
-                    return;
-                }
-            }
-            match self.decoder.decode(&mut self.input) {
-                Ok(Some(frame)) => self.frame(frame),
-                Ok(None) => {
-                    if self.large.is_none() {
-                        self.reserve_large();
-                    }
-                    if self.skip == 0 {
-                        return;
-                    }
-                }
-                Err(error) => self.bad_frame(&error),
-            }
-        }
-    }
-
-    /// A large frame has begun to arrive: its memory is taken from the budget, or the frame is passed over.
-    fn reserve_large(&mut self) {
-        let Some(header) = self.input.first_chunk::<HEADER_LEN>() else { return };
-        // It was parsed and found within the limits by the decoder a moment ago.
-        let Ok(header) = Header::parse(header) else { return };
-        let total = HEADER_LEN + header.head_len as usize + header.payload_len as usize;
-        if total <= LARGE_FRAME || header.meta.kind != Kind::Request {
-            return;
-        }
-        self.large = self.room.budget.take(header.payload_len.into());
-        if self.large.is_none() {
-            self.decoder = FrameDecoder::new(Limits::SESSION);
-            self.skip = total - self.input.len();
-            self.input.clear();
-            let tag = RequestTag { opcode: header.meta.opcode, id: header.meta.request_id };
-            self.refuse(tag, &busy());
-        }
-    }
-
-    fn bad_frame(&mut self, error: &FrameError) {
-        if let Some(meta) = error.answer() {
-            let tag = RequestTag { opcode: meta.opcode, id: meta.request_id };
-            if let Some(mut upload) = self.uploads.remove(&tag.id) {
-                // Its reply says it, with the right to try again.
-                upload.refuse(Problem::new(error.code(), error.to_string()));
-            } else {
-                self.refuse(tag, &Problem::new(error.code(), error.to_string()));
-            }
-        }
-        self.large = None;
-        if error.is_fatal() {
-            self.ending = true;
-            self.uploads.clear();
-        }
-    }
-
-    fn frame(&mut self, frame: Frame) {
-        let Meta { kind, opcode, request_id, .. } = frame.header.meta;
-        let tag = RequestTag { opcode, id: request_id };
-        match kind {
-            Kind::Request => {
-                self.request(tag, frame);
-                self.large = None;
-            }
-            Kind::Data => self.data(tag, frame),
-            Kind::Window => {
-                if let Some((_, download)) = self.downloads.get_mut(&request_id) {
-                    match StorageRoom::head::<WindowHead>(frame.head()) {
-                        Ok(window) => download.grant(window.bytes),
-                        Err(problem) => self.refuse(tag, &problem),
-                    }
-                }
-            }
-            Kind::Cancel => {
-                self.downloads.remove(&request_id);
-                if let Some(mut upload) = self.uploads.remove(&request_id) {
-                    upload.refuse(Problem::new(ErrorCode::Cancelled, "given up by the caller"));
-                }
-            }
-            Kind::Answer => {
-                self.refuse(tag, &Problem::new(ErrorCode::BadRequest, "nothing was asked here"));
-            }
-        }
-    }
-
-    /// A piece of an upload. One that belongs to none comes too late (it was refused) and is dropped.
-    fn data(&mut self, tag: RequestTag, frame: Frame) {
-        let Some(upload) = self.uploads.get_mut(&tag.id) else { return };
-        let last = frame.header.has(FLAG_LAST);
-        let end = last.then(|| StorageRoom::head::<DataEnd>(frame.head()));
-        let crc = frame.header.payload_crc;
-        let payload = frame.into_payload();
-        if !payload.is_empty()
-            && let super::upload::After::Grant(bytes) = upload.piece(payload, crc, &self.outbox)
-            && !last
-        {
-            self.window(tag, bytes);
-        }
-        let Some(end) = end else { return };
-        let Some(mut upload) = self.uploads.remove(&tag.id) else { return };
-        match end {
-            Ok(end) => upload.end(&end, &self.outbox),
-            Err(problem) => upload.refuse(problem),
-        }
-    }
-
-    // --- out ---
-
     fn take_answers(&mut self) {
         let mut taken = std::mem::take(&mut self.taken);
         self.outbox.take(&mut taken);
@@ -425,13 +259,13 @@ impl Connection {
     fn answer(&mut self, out: Out) {
         match out {
             Out::Written { tag, id, opver, permit } => {
-                self.in_hand -= 1;
+                self.in_hand = self.in_hand.saturating_sub(1);
                 self.uploads.remove(&tag.id);
                 self.written(tag, id, opver);
                 drop(permit);
             }
             Out::Refused { tag, problem, permit } => {
-                self.in_hand -= 1;
+                self.in_hand = self.in_hand.saturating_sub(1);
                 self.uploads.remove(&tag.id);
                 // Who gave up does not wait for an answer.
                 if problem.code != ErrorCode::Cancelled {
@@ -440,18 +274,18 @@ impl Connection {
                 drop(permit);
             }
             Out::Object { tag, head, payload, crc, permit } => {
-                self.in_hand -= 1;
+                self.in_hand = self.in_hand.saturating_sub(1);
                 let meta = Meta::answer(tag.opcode, tag.id);
                 self.encode_payload(meta, &*head, payload, crc);
                 self.out.hold(permit);
             }
             Out::Answer { frame, permit, .. } => {
-                self.in_hand -= 1;
+                self.in_hand = self.in_hand.saturating_sub(1);
                 self.out.push(frame);
                 self.out.hold(permit);
             }
             Out::Opened { tag, download } => {
-                self.in_hand -= 1;
+                self.in_hand = self.in_hand.saturating_sub(1);
                 let meta = Meta::answer(tag.opcode, tag.id).with_flags(FLAG_STREAMED);
                 self.encode_payload(meta, download.head(), Bytes::new(), 0);
                 self.downloads.insert(tag.id, (tag, *download));

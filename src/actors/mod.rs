@@ -25,6 +25,7 @@ pub mod download;
 pub mod engine;
 pub mod get_job;
 pub mod heartbeat;
+mod incoming;
 pub mod list_job;
 pub mod mount_room;
 pub mod out_buffer;

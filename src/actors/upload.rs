@@ -120,6 +120,13 @@ impl Upload {
         )
     }
 
+    /// Whether a piece of `len` bytes may come.
+    #[must_use]
+    pub fn expects(&self, len: u64) -> bool {
+        let room = self.length.map_or(u64::MAX, |length| length.saturating_sub(self.received));
+        !matches!(self.body, Body::Over) && len <= room
+    }
+
     /// Takes the next piece, whose checksum was verified.
     pub fn piece(&mut self, bytes: Bytes, crc: u32, to: &Arc<Outbox>) -> After {
         self.crc = crc32c_combine(self.crc, crc, bytes.len() as u64);
