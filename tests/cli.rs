@@ -1,5 +1,5 @@
 //! What is typed wrong never does anything, and always says what was wrong: exit codes and error texts.
-#![allow(clippy::disallowed_methods, reason = "a test that runs the binary")]
+#![allow(clippy::disallowed_methods, clippy::expect_used, reason = "a test that runs the binary")]
 
 use assert_cmd::Command;
 use std::path::Path;

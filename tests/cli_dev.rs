@@ -1,5 +1,5 @@
 //! A whole cluster by `folio dev`, used as a person would: nothing that was acknowledged is lost, also by kill -9.
-#![allow(clippy::disallowed_methods, reason = "a test that runs the binary")]
+#![allow(clippy::disallowed_methods, clippy::expect_used, reason = "a test that runs the binary")]
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
