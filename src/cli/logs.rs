@@ -1,6 +1,7 @@
 //! Where the daemons' logs go: stderr, as text or JSON. Clients print what they have to say and log nothing.
 
 use crate::settings::{LogFormat, LogSettings};
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// Begins to log. A second call in one process changes nothing.

@@ -159,7 +159,6 @@ fn df_table(df: &Df) -> Table {
     let mut row = |names: [String; 5], space: Space| {
         table.add_row(names.into_iter().chain(space.cells()));
     };
-    let all = |_: &&DfStorage| true;
     for (i, storage) in df.storages.iter().enumerate() {
         let DfStorage { group, syncgroup, machine, state, mounts, .. } = storage;
         for mount in mounts {
@@ -188,11 +187,12 @@ fn df_table(df: &Df) -> Table {
         }
         let inside = |other: &&DfStorage| other.group == *group;
         let groups = df.storages.iter().filter(inside);
-        if !next.as_ref().is_some_and(inside) && groups.clone().count() > 1 {
+        let several = groups.clone().any(|other| other.syncgroup != *syncgroup);
+        if !next.as_ref().is_some_and(inside) && several {
             let names = [group.clone(), star(), star(), star(), String::new()];
             row(names, Space::of(groups.flat_map(|s| &s.mounts)));
         }
-        if next.is_none() && df.storages.iter().filter(all).any(|other| other.group != *group) {
+        if next.is_none() && df.storages.iter().any(|other| other.group != *group) {
             let names = [star(), star(), star(), star(), String::new()];
             row(names, Space::of(df.storages.iter().flat_map(|s| &s.mounts)));
         }

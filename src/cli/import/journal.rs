@@ -8,7 +8,8 @@
 //!   is only written when the former was certainly not carried out.
 //! - The open journal is locked (`flock`): one import per manifest.
 //!
-//! One intent per line, tab separated, the last field a CRC32C of all before it. From the first line that does not check
+//! The first line says that the manifest was found whole: only then a torn line in it can be ours. After it there is one
+//! intent per line, tab separated, the last field a CRC32C of all before it. From the first line that does not check
 //! on, nothing was ever acknowledged by `fdatasync`, and nothing was sent: it is cut off.
 
 use crate::cli::exit::{Failure, Outcome};
@@ -19,7 +20,7 @@ use crate::format::ids::Token;
 use data_encoding::HEXLOWER;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -53,15 +54,10 @@ impl Intent {
             HEXLOWER.encode(&self.sha256),
             encode_path(&self.path),
         );
-        format!("{body}\t{:08x}\n", crc32c(body.as_bytes()))
+        checked(&body)
     }
 
-    fn parse(line: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(line).ok()?;
-        let (body, check) = text.rsplit_once('\t')?;
-        if format!("{:08x}", crc32c(body.as_bytes())) != check {
-            return None;
-        }
+    fn parse(body: &str) -> Option<Self> {
         let fields: Vec<&str> = body.split('\t').collect();
         let [kind, client, sequence, lowest, issued, group, syncgroup, machine, length, sha, path] =
             fields.as_slice()
@@ -90,6 +86,20 @@ impl Intent {
     }
 }
 
+/// What the first line says.
+const BEGUN: &str = "begun";
+
+/// A line with its checksum and its end.
+fn checked(body: &str) -> String {
+    format!("{body}\t{:08x}\n", crc32c(body.as_bytes()))
+}
+
+/// What a line says, if it checks.
+fn body_of(line: &[u8]) -> Option<&str> {
+    let (body, check) = std::str::from_utf8(line).ok()?.rsplit_once('\t')?;
+    (format!("{:08x}", crc32c(body.as_bytes())) == check).then_some(body)
+}
+
 /// The open, locked journal of one manifest.
 pub(super) struct Journal {
     path: PathBuf,
@@ -113,8 +123,7 @@ impl Journal {
     pub(super) fn open(manifest: &Path) -> Outcome<Self> {
         let path = Self::path_for(manifest);
         let io = |e: std::io::Error| Failure::io("open import journal", &path, &e);
-        let (mut file, resumed) = loop {
-            let existed = path.exists();
+        let mut file = loop {
             let file = std::fs::OpenOptions::new()
                 .read(true)
                 .write(true)
@@ -129,7 +138,7 @@ impl Journal {
                 Ok(ours.dev() == other.dev() && ours.ino() == other.ino())
             };
             if std::fs::metadata(&path).and_then(same).unwrap_or(false) {
-                break (file, existed);
+                break file;
             }
         };
         let mut bytes = Vec::new();
@@ -139,7 +148,18 @@ impl Journal {
         file.seek(SeekFrom::Start(good)).map_err(io)?;
         file.sync_all().map_err(io)?;
         sync_folder(&path)?;
-        Ok(Self { path, file, intents, resumed })
+        Ok(Self { path, file, intents, resumed: good > 0 })
+    }
+
+    /// The manifest was found whole and is about to grow.
+    pub(super) fn begin(&mut self) -> Outcome {
+        if self.resumed {
+            return Ok(());
+        }
+        self.file
+            .write_all(checked(BEGUN).as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .map_err(|e| Failure::io("write import journal", &self.path, &e))
     }
 
     /// Another handle; the lock is held while any of them is open.
@@ -222,6 +242,18 @@ mod tests {
         assert_eq!(read_intents(&damaged).0.len(), 1);
         let (intents, _) = read_intents(whole.as_bytes());
         assert_eq!(intents[Path::new("b\tc")], intent("b\tc", 2));
+    }
+
+    #[test]
+    fn only_an_import_that_began_counts_as_interrupted() {
+        let dir = tempfile::tempdir().expect("dir");
+        let manifest = dir.path().join("M");
+        assert!(!Journal::open(&manifest).expect("first").resumed);
+        let mut journal = Journal::open(&manifest).expect("second");
+        assert!(!journal.resumed, "the first one found the manifest broken");
+        journal.begin().expect("begins");
+        drop(journal);
+        assert!(Journal::open(&manifest).expect("third").resumed);
     }
 
     #[test]

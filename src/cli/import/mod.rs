@@ -124,8 +124,17 @@ pub(super) async fn import<S: ObjectStore>(
     jobs: usize,
     progress: &Progress,
 ) -> Outcome<Summary> {
-    let journal = Journal::open(manifest_path)?;
-    let ledger = Ledger::open(manifest_path, journal.resumed, &journal.intents)?;
+    drop(std::fs::read_dir(root).map_err(|e| Failure::io("read folder", root, &e))?);
+    let mut journal = Journal::open(manifest_path)?;
+    let ledger = match Ledger::open(manifest_path, journal.resumed, &journal.intents) {
+        Ok(ledger) => ledger,
+        Err(failure) if journal.resumed => return Err(failure),
+        Err(failure) => {
+            journal.remove()?;
+            return Err(failure);
+        }
+    };
+    journal.begin()?;
     let own = [manifest_path.to_owned(), Journal::path_for(manifest_path)];
     let found = walk::walk(root, &own).map_err(|e| Failure::io("read folder", root, &e))?;
     progress.start(found.files.len() as u64);
