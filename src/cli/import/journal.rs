@@ -193,10 +193,11 @@ fn read_intents(bytes: &[u8]) -> (HashMap<PathBuf, Intent>, u64) {
     for (_, line) in lines(bytes) {
         let end = good + line.len() + 1;
         // A line without its end is torn even if it happens to check.
-        let Some(intent) = (end <= bytes.len()).then(|| Intent::parse(line)).flatten() else {
-            break;
-        };
-        intents.insert(intent.path.clone(), intent);
+        let Some(body) = (end <= bytes.len()).then(|| body_of(line)).flatten() else { break };
+        if body != BEGUN {
+            let Some(intent) = Intent::parse(body) else { break };
+            intents.insert(intent.path.clone(), intent);
+        }
         good = end;
     }
     (intents, good as u64)

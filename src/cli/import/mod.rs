@@ -29,6 +29,7 @@ use ledger::Ledger;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What an import needs of a cluster.
 pub(super) trait ObjectStore {
@@ -95,6 +96,8 @@ impl From<Failure> for Problem {
 const UNAVAILABLE_MAX: u32 = 32;
 /// Storages tried for one new object.
 const PLACES_MAX: u32 = 8;
+/// First pause after a storage that could not be reached; doubles, so that a storage that is restarted is waited for.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
 
 struct Import<'a, S: ObjectStore> {
     store: &'a S,
@@ -261,9 +264,18 @@ impl<S: ObjectStore> Import<'_, S> {
         ext: Option<&str>,
     ) -> Result<(), Problem> {
         let mut last = None;
-        for _ in 0..PLACES_MAX {
+        for attempt in 0..PLACES_MAX {
             let place = self.store.place(content.length).await?;
-            let (token, lease) = self.store.lease(&place).await?;
+            let (token, lease) = match self.store.lease(&place).await {
+                Ok(leased) => leased,
+                // It went away just now: the view will name others soon.
+                Err(failure) if failure.code.retry() == Retry::Elsewhere => {
+                    last = Some(failure);
+                    tokio::time::sleep(PAUSE_MIN * 2u32.pow(attempt)).await;
+                    continue;
+                }
+                Err(failure) => return Err(failure.into()),
+            };
             let intent = Intent {
                 token,
                 place,
