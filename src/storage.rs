@@ -28,6 +28,7 @@ use crate::actors::budget::Budget;
 use crate::actors::connection;
 use crate::actors::mount_room::{MountRoom, OpenFailure};
 use crate::actors::placement::Placement;
+use crate::actors::postman::Postman;
 use crate::actors::read_pool::{Limit, ReadPool};
 use crate::actors::reporter::{Registration, ReportNow, Reporter, ReporterStatus};
 use crate::actors::session::{KeyRing, SessionConfig};
@@ -314,13 +315,24 @@ fn accept(
         too_many: Bytes::new(),
     };
     let (room, stop, tasks) = (Arc::clone(room), stop.clone(), tasks.clone());
+    let net: Vec<(ArbiterHandle, Arc<Postman>)> = net
+        .into_iter()
+        .map(|arbiter| {
+            let postman = Arc::new(Postman::default());
+            let run = Arc::clone(&postman).run();
+            arbiter.spawn(run);
+            (arbiter, postman)
+        })
+        .collect();
     let mut turn = 0;
     let start = Box::new(move |accepted| {
         turn = (turn + 1) % net.len();
         let (room, stop, tasks) = (Arc::clone(&room), stop.clone(), tasks.clone());
         // An arbiter that is gone drops the socket: the client sees the end.
-        net[turn].spawn_fn(move || {
-            actix::spawn(tasks.track_future(connection::serve(accepted, room, stop)));
+        let (arbiter, postman) = &net[turn];
+        let postman = Arc::clone(postman);
+        arbiter.spawn_fn(move || {
+            actix::spawn(tasks.track_future(connection::serve(accepted, room, stop, postman)));
         });
     });
     Acceptor::start_in_arbiter(control, move |_| Acceptor::new(config, start))

@@ -18,6 +18,7 @@ use super::budget::Permit;
 use super::download::Download;
 use super::out_buffer::OutBuffer;
 use super::outbox::{Out, Outbox, RequestTag};
+use super::postman::Postman;
 use super::session::{self, Problem, Wire};
 use super::storage_room::StorageRoom;
 use super::upload::Upload;
@@ -114,7 +115,12 @@ impl ActorFuture<Connection> for Turns {
 }
 
 /// Serves a socket to its end: handshake, then requests.
-pub async fn serve(accepted: Accepted, room: Arc<StorageRoom>, stop: CancellationToken) {
+pub async fn serve(
+    accepted: Accepted,
+    room: Arc<StorageRoom>,
+    stop: CancellationToken,
+    postman: Arc<Postman>,
+) {
     let Accepted { stream, peer, permit } = accepted;
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
@@ -130,7 +136,8 @@ pub async fn serve(accepted: Accepted, room: Arc<StorageRoom>, stop: Cancellatio
         Some(Ok(session)) => {
             tracing::debug!(%peer, role = %session.role, name = session.name, "session begins");
             let (over, ended) = oneshot::channel();
-            Connection::new(wire, Arc::clone(&room), session, stop, over).start();
+            let outbox = Arc::new(Outbox::new(postman));
+            Connection::new(wire, Arc::clone(&room), session, stop, outbox, over).start();
             let ended = ended.await.unwrap_or("its thread ends");
             tracing::debug!(%peer, ended, "session ends");
         }
@@ -147,6 +154,7 @@ impl Connection {
         room: Arc<StorageRoom>,
         session: Session,
         stop: CancellationToken,
+        outbox: Arc<Outbox>,
         over: oneshot::Sender<&'static str>,
     ) -> Self {
         let (stream, decoder, input) = wire.into_parts();
@@ -155,7 +163,7 @@ impl Connection {
             room,
             session,
             out: OutBuffer::default(),
-            outbox: Arc::new(Outbox::default()),
+            outbox,
             uploads: HashMap::new(),
             large: None,
             in_hand: 0,
@@ -406,9 +414,4 @@ impl Connection {
 /// The budget is exhausted.
 pub(super) fn busy() -> Problem {
     Problem::new(ErrorCode::Busy, "too many requests or bytes are in flight").remedy("ask again")
-}
-
-/// Runs a connection on the arbiter of the caller.
-pub fn spawn(accepted: Accepted, room: Arc<StorageRoom>, stop: CancellationToken) {
-    actix::spawn(serve(accepted, room, stop));
 }

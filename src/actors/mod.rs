@@ -31,6 +31,7 @@ pub mod mount_room;
 pub mod out_buffer;
 pub mod outbox;
 pub mod placement;
+pub mod postman;
 pub mod problems;
 pub mod read_pool;
 pub mod registry;

@@ -5,6 +5,7 @@
 //! one wake-up for each connection; after [`Outbox::close`] nothing is kept.
 
 use super::budget::Permit;
+use super::postman::Postman;
 use super::session::Problem;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::Tag;
@@ -12,7 +13,7 @@ use crate::messages::heads::ObjectHead;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
 /// Which request an answer is for.
@@ -93,14 +94,22 @@ pub enum Out {
 }
 
 /// The queue to one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
+    postman: Arc<Postman>,
     items: Mutex<Vec<Out>>,
     waker: AtomicWaker,
     closed: AtomicBool,
 }
 
 impl Outbox {
+    /// The queue to a connection on the arbiter of `postman`.
+    #[must_use]
+    pub fn new(postman: Arc<Postman>) -> Self {
+        let (waker, closed) = (AtomicWaker::new(), AtomicBool::new(false));
+        Self { postman, items: Mutex::new(Vec::new()), waker, closed }
+    }
+
     /// Queues and wakes. What comes after the connection's end is dropped (after the lock is free: a dropped permit
     /// or reply may do anything).
     pub fn push(&self, out: Out) {
@@ -111,8 +120,8 @@ impl Outbox {
         let was_empty = items.is_empty();
         items.push(out);
         drop(items);
-        if was_empty {
-            self.waker.wake();
+        if was_empty && let Some(waker) = self.waker.take() {
+            self.postman.wake(waker);
         }
     }
 

@@ -108,15 +108,17 @@ impl<D: Disk> Chunks<D> {
             let file = self
                 .disk
                 .open(&path, Open::Write)
-                .map_err(StoreError::io(format!("open {path}")))?;
+                .map_err(|e| StoreError::io(format!("open {path}"))(e))?;
             let mut head = vec![0; CHUNKFILE_HEADER_LEN];
-            file.read_full_at(0, &mut head).map_err(StoreError::io(format!("read {path}")))?;
+            file.read_full_at(0, &mut head)
+                .map_err(|e| StoreError::io(format!("read {path}"))(e))?;
             let header = ChunkfileHeader::decode(&head)?;
             if header.id != id || header.mount_uuid != self.mount_uuid {
                 let what = format!("{path} carries the header of another chunkfile");
                 return Err(StoreError::Damaged(what));
             }
-            let allocated = file.len().map_err(StoreError::io(format!("length of {path}")))?;
+            let allocated =
+                file.len().map_err(|e| StoreError::io(format!("length of {path}"))(e))?;
             let secret = header.secret;
             self.remember(id, OpenFile { file, secret, allocated, last_used: 0 });
         }
@@ -152,7 +154,7 @@ impl<D: Disk> Chunks<D> {
         let done = file
             .file
             .read_full_at(offset, &mut bytes)
-            .map_err(StoreError::io(format!("read {}", paths::chunk(id))))?;
+            .map_err(|e| StoreError::io(format!("read {}", paths::chunk(id)))(e))?;
         bytes.truncate(done);
         Ok(bytes)
     }
@@ -187,7 +189,7 @@ impl<D: Disk> Chunks<D> {
             file.allocated = until;
             Ok(())
         });
-        result.map_err(StoreError::io(format!("reserve space in {}", paths::chunk(id))))
+        result.map_err(|e| StoreError::io(format!("reserve space in {}", paths::chunk(id)))(e))
     }
 
     /// Writes a slot (or a part of one) and notes that the file is to be synced.
@@ -206,7 +208,7 @@ impl<D: Disk> Chunks<D> {
         } else {
             file.file.write_all_vectored_at(offset, parts)
         };
-        result.map_err(StoreError::io(format!("write {}", paths::chunk(id))))?;
+        result.map_err(|e| StoreError::io(format!("write {}", paths::chunk(id)))(e))?;
         file.allocated = file.allocated.max(offset + len as u64);
         self.note_dirty(id, offset, len as u64);
         Ok(())
@@ -234,7 +236,7 @@ impl<D: Disk> Chunks<D> {
         }
         file.file
             .punch(from, to - from)
-            .map_err(StoreError::io(format!("punch {}", paths::chunk(id))))
+            .map_err(|e| StoreError::io(format!("punch {}", paths::chunk(id)))(e))
     }
 
     /// What was written since this was last called, for a checkpoint.
@@ -247,12 +249,14 @@ impl<D: Disk> Chunks<D> {
         let file = self.file(id)?;
         file.file
             .write_back(offset, len)
-            .map_err(StoreError::io(format!("write back {}", paths::chunk(id))))
+            .map_err(|e| StoreError::io(format!("write back {}", paths::chunk(id)))(e))
     }
 
     /// Makes a chunkfile durable. An error is final (R9).
     pub fn sync(&mut self, id: ChunkfileId) -> StoreResult<()> {
         let file = self.file(id)?;
-        file.file.sync_data().map_err(StoreError::io(format!("fdatasync {}", paths::chunk(id))))
+        file.file
+            .sync_data()
+            .map_err(|e| StoreError::io(format!("fdatasync {}", paths::chunk(id)))(e))
     }
 }
