@@ -1,0 +1,17 @@
+//! Black-box acceptance: only what a user sees. Processes, their exit codes, their output, their files' contents.
+//!
+//! One binary, so that it is linked once. docs/TESTING.md says what is where and which knobs there are.
+
+#![allow(clippy::disallowed_methods, reason = "tests may touch files, clock and threads")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod config_errors;
+mod console;
+mod dev;
+mod harness;
+mod keys;
+mod kill;
+mod membership;
+mod mounts;
+mod objects;
+mod trees;
