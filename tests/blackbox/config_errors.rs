@@ -131,7 +131,7 @@ fn no_right_override_is_passed_over() {
     cluster.storages[0].config.set("trackers", &format!("[\"127.0.0.1:{wrong}\"]"));
     cluster.storages[0]
         .env("FOLIO_TRACKERS", &tracker)
-        .env("FOLIO_STORE__RESERVE", "900%")
+        .env("FOLIO_STORE__RESERVE", "300%")
         .env("FOLIO_COLOUR", "red");
     let cluster = cluster.started();
     let stderr = cluster.storages[0].daemon().stderr();
@@ -139,13 +139,13 @@ fn no_right_override_is_passed_over() {
     let cli = cluster.cli();
     let id = cli.put(vec![1u8; 1000]);
     let capacity = cli.stat(&id)["capacity"].as_u64().expect("a number");
-    assert!(capacity >= 10_000, "{capacity}");
+    assert!(capacity >= 4_000, "{capacity}");
 }
 
 /// Each port that somebody else has is named with its key.
 #[test]
 fn no_port_in_use_is_a_riddle() {
-    for key in ["listen", "admin_listen", "metrics_listen"] {
+    for key in ["listen", "admin_listen"] {
         for storage in [false, true] {
             let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
             let address = taken.local_addr().expect("address").to_string();

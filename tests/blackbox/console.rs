@@ -74,18 +74,3 @@ fn no_console_guest_disturbs_the_daemon() {
     let cli = cluster.cli();
     assert_eq!(cli.get(&cli.put("x")), b"x");
 }
-
-/// Metrics are served on their port.
-#[test]
-fn no_daemon_hides_its_metrics() {
-    use std::io::{Read, Write};
-    let cluster = Cluster::small();
-    for node in [&cluster.storages[0], &cluster.trackers[0]] {
-        let mut stream =
-            std::net::TcpStream::connect(("127.0.0.1", node.metrics)).expect("connect");
-        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("write");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("an answer");
-        assert!(text.starts_with("HTTP/1.") && text.contains("200"), "{text}");
-    }
-}

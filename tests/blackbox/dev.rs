@@ -127,8 +127,8 @@ fn no_bench_reports_errors_on_a_sound_cluster() {
             "300",
             "--connections",
             "4",
-            "--sizes",
-            "1k:50,4k:40,64k:10",
+            "--size",
+            "4k",
             "--json",
         ];
         let answer = cli.run(args).ok();

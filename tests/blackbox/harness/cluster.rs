@@ -180,7 +180,11 @@ impl Cluster {
     }
 
     /// The same in a folder of one's own choice.
-    pub fn in_dir(dir: TempDir, trackers: usize, syncgroups: &[&str], mounts: u64) -> Self {
+    pub fn in_dir(mut dir: TempDir, trackers: usize, syncgroups: &[&str], mounts: u64) -> Self {
+        if std::env::var_os("FOLIO_KEEP").is_some() {
+            println!("kept: {}", dir.path().display());
+            dir.disable_cleanup(true);
+        }
         let trackers = (0..trackers).map(|n| {
             let mut node = Node::new(dir.path(), "tracker", format!("tracker{n}"));
             node.config.set("liveness.heartbeat_interval", "\"200ms\"");
@@ -244,17 +248,14 @@ impl Cluster {
 
     /// Starts all that do not run and waits until they are ready.
     pub fn start(&mut self) {
-        for node in self.nodes() {
-            if node.daemon.is_none() {
-                node.spawn();
-            }
-        }
-        for node in self.nodes() {
+        let idle: Vec<&mut Node> = self.nodes().filter(|node| node.daemon.is_none()).collect();
+        let spawned: Vec<&mut Node> = idle.into_iter().map(Node::spawn).collect();
+        for node in spawned {
             node.daemon().wait_ready();
         }
     }
 
-    fn nodes(&mut self) -> impl Iterator<Item = &mut Node> {
+    fn nodes(&mut self) -> impl Iterator<Item = &mut Node> + '_ {
         self.trackers.iter_mut().chain(self.storages.iter_mut())
     }
 

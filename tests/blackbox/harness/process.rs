@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A running daemon. Dropping it kills it.
@@ -13,6 +14,8 @@ pub struct Daemon {
     child: Child,
     lines: Receiver<String>,
     stderr: Arc<Mutex<String>>,
+    /// Ends when the daemon has closed its stderr.
+    listener: Option<JoinHandle<()>>,
     name: String,
 }
 
@@ -47,14 +50,14 @@ impl Daemon {
         let stderr = Arc::new(Mutex::new(String::new()));
         let collected = Arc::clone(&stderr);
         let mut pipe = child.stderr.take().expect("piped");
-        std::thread::spawn(move || {
+        let listener = std::thread::spawn(move || {
             let mut buffer = [0u8; 4096];
             while let Ok(count @ 1..) = pipe.read(&mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..count]);
                 collected.lock().expect("lock").push_str(&text);
             }
         });
-        Self { child, lines, stderr, name: name.to_owned() }
+        Self { child, lines, stderr, listener: Some(listener), name: name.to_owned() }
     }
 
     /// Waits for the line that starts with "ready" and returns it.
@@ -143,6 +146,9 @@ impl Daemon {
             }
         }
         let status = self.child.wait().expect("our child");
+        if let Some(listener) = self.listener.take() {
+            listener.join().expect("it only reads");
+        }
         (status, self.stderr())
     }
 

@@ -62,7 +62,6 @@ impl Cli {
         args: impl IntoIterator<Item = S>,
     ) -> std::process::Command {
         let mut command = folio();
-        command.args(args);
         for tracker in &self.trackers {
             command.args(["--tracker", tracker]);
         }
@@ -72,6 +71,7 @@ impl Cli {
         if let Some(timeout) = self.timeout {
             command.args(["--timeout", timeout]);
         }
+        command.args(args);
         command
     }
 
