@@ -9,7 +9,7 @@
 
 use crate::format::file_id::ObjectId;
 use crate::format::ids::Address;
-use crate::format::slot::{Body, NotASlot, Role, SlotHeader, State};
+use crate::format::slot::{Body, HEADER_LEN, HEADER_UNITS, NotASlot, Role, SlotHeader, State};
 
 /// Why a read has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +83,14 @@ pub enum View {
 /// Looks for the object `id` in the bytes from its home address on.
 #[must_use]
 pub fn view_home(id: &ObjectId, bytes: &[u8], secret: &[u8; 16]) -> View {
+    if id.capacity_units < HEADER_UNITS {
+        // Nothing that we gave out is that small: somebody made it up.
+        return View::Absent;
+    }
+    if bytes.len() < HEADER_LEN {
+        // A read that may not wait ends where the page cache ends: that says nothing about what is there.
+        return View::Unsettled("the slot header is cut short");
+    }
     let header = match SlotHeader::decode(bytes, secret) {
         Ok(header) => header,
         Err(NotASlot::Blank) => return View::Absent,

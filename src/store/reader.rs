@@ -208,11 +208,8 @@ impl<D: Disk> Reader<D> {
         let header = match view_home(id, &buffer[..len], &handle.secret) {
             View::Object(header) => header,
             View::Absent => return Err(ReadError::NotFound { deleted: false }),
-            View::Unsettled(why) if (len as u64) < first && !wait => {
-                // Cut short by the page cache: nothing is said about what lies on the disk.
-                let _ = why;
-                return Ok(None);
-            }
+            // Cut short by the page cache: nothing is said about what lies on the disk.
+            View::Unsettled(_) if (len as u64) < first && !wait => return Ok(None),
             View::Unsettled(why) => return Err(ReadError::Unsettled(why)),
             View::Newer(version) => return Err(ReadError::Newer(version)),
         };

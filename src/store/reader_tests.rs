@@ -325,6 +325,30 @@ fn a_list_misses_no_live_object_and_shows_no_dead_one() {
 }
 
 #[test]
+fn a_read_cut_short_by_the_page_cache_is_no_not_found() {
+    use std::cell::Cell;
+    thread_local!(static CUT: Cell<usize> = const { Cell::new(0) });
+    let mut bench = bench();
+    let (id, header) = bench.put(&[5; 1000]);
+    assert_eq!(bench.get(&id).unwrap(), [5; 1000]);
+    bench.reader.mode = ReadMode::Nowait;
+    bench.reader.nowait = Some(|file, at, buffer| {
+        let len = buffer.len().min(CUT.get());
+        file.read_full_at(at, &mut buffer[..len]).map(Nowait::Read)
+    });
+    for cut in 0..used_len(&header) as usize {
+        CUT.set(cut);
+        let fast = bench.reader.get_fast(&id, &mut Vec::new());
+        assert!(matches!(fast, Fast::WouldBlock), "{cut} bytes: {fast:?}");
+    }
+    // Nor is a made-up id damage.
+    let small = ObjectId { capacity_units: 1, ..id };
+    assert!(matches!(bench.get(&small), Err(ReadError::NotFound { .. })));
+    CUT.set(usize::MAX);
+    assert!(matches!(bench.reader.get_fast(&id, &mut Vec::new()), Fast::Done(_)));
+}
+
+#[test]
 fn reads_that_may_not_wait_open_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let disk = OsDisk::open(folder.path()).unwrap();

@@ -120,17 +120,8 @@ fn no_bench_reports_errors_on_a_sound_cluster() {
     dev.wait_ready();
     let cli = Cli { trackers: vec![format!("127.0.0.1:{port}")], ..Cli::default() };
     for kind in ["put", "get", "modify", "delete", "mixed"] {
-        let args = [
-            "bench",
-            kind,
-            "--count",
-            "300",
-            "--connections",
-            "4",
-            "--size",
-            "4k",
-            "--json",
-        ];
+        let args =
+            ["bench", kind, "--count", "300", "--connections", "4", "--size", "4k", "--json"];
         let answer = cli.run(args).ok();
         let text = answer.last_line();
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
