@@ -16,6 +16,10 @@ use std::io;
 
 /// Blocks of a growing chunkfile are reserved in steps of this many bytes.
 const ALLOCATE_STEP: u64 = 4 << 20;
+/// Appended bytes after which their write-back is begun.
+const WRITE_BACK_STEP: u64 = 1 << 20;
+/// Page of the system's cache.
+const PAGE: u64 = 4096;
 /// Chunkfiles that stay open.
 const OPEN_MAX: usize = 256;
 
@@ -24,7 +28,23 @@ struct OpenFile<F> {
     secret: [u8; 16],
     /// Blocks are reserved up to here.
     allocated: u64,
+    /// Appended bytes up to here are on their way to the disk.
+    begun: u64,
     last_used: u64,
+}
+
+impl<F: DiskFile> OpenFile<F> {
+    /// Fresh space fills from the front: its write-back overlaps the next batches, and a checkpoint waits less.
+    fn appended(&mut self, offset: u64, end: u64) {
+        if offset < self.begun || end - self.begun < WRITE_BACK_STEP {
+            return;
+        }
+        let until = end / PAGE * PAGE;
+        if end - self.begun < 2 * WRITE_BACK_STEP {
+            self.file.begin_write_back(self.begun, until - self.begun);
+        }
+        self.begun = until;
+    }
 }
 
 /// Chunkfiles of one mount.
@@ -74,7 +94,7 @@ impl<D: Disk> Chunks<D> {
         let allocated = CHUNKFILE_HEADER_LEN as u64;
         self.remember(
             created.id,
-            OpenFile { file, secret: created.secret, allocated, last_used: 0 },
+            OpenFile { file, secret: created.secret, allocated, begun: 0, last_used: 0 },
         );
         Ok(())
     }
@@ -120,7 +140,7 @@ impl<D: Disk> Chunks<D> {
             let allocated =
                 file.len().map_err(|e| StoreError::io(format!("length of {path}"))(e))?;
             let secret = header.secret;
-            self.remember(id, OpenFile { file, secret, allocated, last_used: 0 });
+            self.remember(id, OpenFile { file, secret, allocated, begun: allocated, last_used: 0 });
         }
         self.uses += 1;
         let uses = self.uses;
@@ -210,6 +230,7 @@ impl<D: Disk> Chunks<D> {
         };
         result.map_err(|e| StoreError::io(format!("write {}", paths::chunk(id)))(e))?;
         file.allocated = file.allocated.max(offset + len as u64);
+        file.appended(offset, offset + len as u64);
         self.note_dirty(id, offset, len as u64);
         Ok(())
     }

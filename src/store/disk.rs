@@ -76,6 +76,9 @@ pub trait DiskFile: Send + Sync + 'static {
     fn sync_data(&self) -> io::Result<()>;
     /// Starts write-back of a range and waits for it, without any durability promise (slices of a checkpoint).
     fn write_back(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Has the system begin to write freshly appended bytes, without waiting and without any promise. Only for ranges
+    /// that nobody reads soon from before the append: what is clean in them may leave the page cache.
+    fn begin_write_back(&self, _offset: u64, _len: u64) {}
     /// Reserves blocks without changing what is read; grows the length.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
     /// Gives the blocks of a range back; it reads as zeros from now on. The length stays.

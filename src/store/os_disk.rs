@@ -274,6 +274,14 @@ impl DiskFile for OsFile {
         if len == 0 { Ok(()) } else { self.sync_data() }
     }
 
+    /// `POSIX_FADV_DONTNEED` starts the write-back of dirty pages and drops clean ones only.
+    fn begin_write_back(&self, offset: u64, len: u64) {
+        let Some(len) = std::num::NonZeroU64::new(len) else { return };
+        // Advice: where it is not taken, the next sync has more to do.
+        rustix::fs::fadvise(&self.fd, offset, Some(len), rustix::fs::Advice::DontNeed)
+            .unwrap_or_default();
+    }
+
     /// Where the file system cannot reserve, the file is merely extended: a later write may then meet `StorageFull`.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
         if len == 0 {
