@@ -94,9 +94,10 @@ pub enum Out {
 }
 
 /// The queue to one connection.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Outbox {
-    postman: Arc<Postman>,
+    /// Of the connection's arbiter; without one every push signals the thread by itself.
+    postman: Option<Arc<Postman>>,
     items: Mutex<Vec<Out>>,
     waker: AtomicWaker,
     closed: AtomicBool,
@@ -107,7 +108,7 @@ impl Outbox {
     #[must_use]
     pub fn new(postman: Arc<Postman>) -> Self {
         let (waker, closed) = (AtomicWaker::new(), AtomicBool::new(false));
-        Self { postman, items: Mutex::new(Vec::new()), waker, closed }
+        Self { postman: Some(postman), items: Mutex::default(), waker, closed }
     }
 
     /// Queues and wakes. What comes after the connection's end is dropped (after the lock is free: a dropped permit
@@ -121,7 +122,10 @@ impl Outbox {
         items.push(out);
         drop(items);
         if was_empty && let Some(waker) = self.waker.take() {
-            self.postman.wake(waker);
+            match &self.postman {
+                Some(postman) => postman.wake(waker),
+                None => waker.wake(),
+            }
         }
     }
 
