@@ -339,7 +339,9 @@ fn a_read_cut_short_by_the_page_cache_is_no_not_found() {
     for cut in 0..used_len(&header) as usize {
         CUT.set(cut);
         let fast = bench.reader.get_fast(&id, &mut Vec::new());
-        assert!(matches!(fast, Fast::WouldBlock), "{cut} bytes: {fast:?}");
+        // Two reads of half the slot each are a whole one.
+        let whole = cut as u64 * 2 >= used_len(&header) as u64 && matches!(fast, Fast::Done(_));
+        assert!(whole || matches!(fast, Fast::WouldBlock), "{cut} bytes: {fast:?}");
     }
     // Nor is a made-up id damage.
     let small = ObjectId { capacity_units: 1, ..id };
