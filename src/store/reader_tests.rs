@@ -340,7 +340,7 @@ fn a_read_cut_short_by_the_page_cache_is_no_not_found() {
         CUT.set(cut);
         let fast = bench.reader.get_fast(&id, &mut Vec::new());
         // Two reads of half the slot each are a whole one.
-        let whole = cut as u64 * 2 >= used_len(&header) as u64 && matches!(fast, Fast::Done(_));
+        let whole = cut as u64 * 2 >= used_len(&header) && matches!(fast, Fast::Done(_));
         assert!(whole || matches!(fast, Fast::WouldBlock), "{cut} bytes: {fast:?}");
     }
     // Nor is a made-up id damage.

@@ -84,7 +84,7 @@ fn no_step_of_an_objects_life_answers_other_than_documented() {
     assert!(cli.list().is_empty(), "deleted and still listed");
     cli.run(["undelete", &id]).ok();
     assert_eq!(cli.get(&id), b"three");
-    assert_eq!(cli.list(), [id.clone()]);
+    assert_eq!(cli.list(), std::slice::from_ref(&id));
     assert_ne!(cli.opver(&id), third, "undelete is a version of its own");
 }
 
@@ -164,10 +164,10 @@ fn reword(id: &str, change: impl FnOnce(&mut Vec<char>)) -> String {
 fn of_version(id: &str, version: u8) -> String {
     use data_encoding::BASE64URL_NOPAD;
     let body = id.rfind('/').expect("a slash") + 1;
-    let mut bytes = BASE64URL_NOPAD.decode(id[body..].as_bytes()).expect("an id");
+    let mut bytes = BASE64URL_NOPAD.decode(&id.as_bytes()[body..]).expect("an id");
     bytes[0] = version;
     let check_at = bytes.len() - 4;
-    let checked = [id[..body].as_bytes(), &bytes[..check_at]].concat();
+    let checked = [&id.as_bytes()[..body], &bytes[..check_at]].concat();
     bytes[check_at..].copy_from_slice(&folio::format::crc::crc32c(&checked).to_le_bytes());
     format!("{}{}", &id[..body], BASE64URL_NOPAD.encode(&bytes))
 }
