@@ -1,9 +1,13 @@
-//! What both daemons owe to whoever started them: the line `ready ...`, systemd's notification, the signals.
+//! What both daemons owe to whoever started them: the line `ready ...`, systemd's notification, the signals,
+//! descriptors enough.
 
 use std::io::Write;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Descriptors that are asked for.
+const DESCRIPTORS: u64 = 1 << 20;
 
 /// The signals that end a daemon in order. Take it before saying ready, so that none is missed.
 pub struct StopSignals {
@@ -49,5 +53,18 @@ pub fn announce_stopping() {
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "systemd could not be notified");
+    }
+}
+
+/// Raises the limit of open files as far as the system lets us: many mounts and many connections need them.
+pub fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
+    if now.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: now.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+        }
     }
 }

@@ -61,8 +61,6 @@ const OPEN_WAIT: Duration = Duration::from_secs(60);
 const READ_THREADS_MAX: usize = 128;
 /// Chunkfiles that all mounts together keep open for reading.
 const READ_HANDLES: usize = 8192;
-/// Descriptors that are asked for.
-const DESCRIPTORS: u64 = 1 << 20;
 /// How long a stop may take.
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// How long a tracker may take to hear that we leave.
@@ -126,7 +124,7 @@ pub async fn start(
     mut settings: StorageSettings,
     options: StartOptions,
 ) -> Result<Storage, StartError> {
-    raise_descriptors();
+    daemon::raise_descriptors();
     let listener = bind("listen", settings.listen.data)?;
     let address = listener
         .local_addr()
@@ -463,17 +461,4 @@ pub fn run(settings: StorageSettings) -> Result<(), StartError> {
         }
         Ok(())
     })
-}
-
-/// Many mounts and many connections need many descriptors.
-fn raise_descriptors() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    let wanted = now.maximum.unwrap_or(DESCRIPTORS).min(DESCRIPTORS);
-    if now.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit { current: Some(wanted), maximum: now.maximum };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!(%error, "the limit of open files stays as it is");
-        }
-    }
 }

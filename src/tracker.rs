@@ -244,6 +244,7 @@ impl Tracker {
 /// [`StartError`].
 pub fn run(settings: &TrackerSettings) -> Result<(), StartError> {
     actix::System::new().block_on(async {
+        daemon::raise_descriptors();
         let mut signals = daemon::StopSignals::listen().map_err(system("signals"))?;
         let tracker = start(settings, Threads::new())?;
         daemon::announce_ready(&format!("tracker={}", tracker.address()));

@@ -199,11 +199,15 @@ async fn accept_loop(
     };
     let slots = Arc::new(Semaphore::new(max_connections));
     let mut turned_away: u64 = 0;
+    let mut errors: u64 = 0;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(listener = name, %error, "a connection could not be accepted");
+                errors += 1;
+                if errors.is_power_of_two() {
+                    tracing::warn!(listener = name, %error, errors, "a connection could not be accepted");
+                }
                 tokio::time::sleep(RETRY_PAUSE).await;
                 continue;
             }

@@ -7,6 +7,8 @@
 //! - What changes routing (a join, a state, a mount that fails or fills) is published with the heartbeat that shows it;
 //!   mere free space and load with the next tick, so that N storages cost N and not N x N.
 //! - The tick is far shorter than any bound of the configuration: silence is noticed within [`TICK`].
+//! - Time in which this tracker itself stood still (a paused machine) counts against nobody: else one hiccup of a tracker
+//!   would put the whole cluster out of service for `readmit_after`.
 //! - A duplicate machine id is an error in the log when it is first seen, and stands in `nodes` and `status` while it
 //!   goes on.
 
@@ -24,7 +26,8 @@ use crate::cluster::view::{ClusterView, Service, State, StorageReport};
 use crate::messages::heads::{HeadError, encode_map};
 
 /// How often silence is looked for.
-pub const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(TICK_MS);
+const TICK_MS: u64 = 100;
 
 /// A view with its encoding, made once for all who ask.
 #[derive(Debug)]
@@ -57,18 +60,36 @@ pub struct Heartbeat {
     publication: Publication,
     /// Something was reported since the last publication.
     stale: bool,
+    /// When this actor last did anything: it ticks, so a long pause is its own.
+    awake_ms: u64,
 }
 
 impl Heartbeat {
     /// An empty table; `publication` holds the first, empty view.
     #[must_use]
     pub fn new(config: LivenessConfig, publication: Publication) -> Self {
-        Self { nodes: Nodes::new(), config, clock: Monotonic::start(), publication, stale: false }
+        let (nodes, clock) = (Nodes::new(), Monotonic::start());
+        Self { nodes, config, clock, publication, stale: false, awake_ms: 0 }
     }
 
-    fn publish(&mut self) {
+    /// The time; if this actor has slept for longer than half of `suspect_after`, that is made good first.
+    fn now_ms(&mut self) -> u64 {
+        let now_ms = self.clock.now_ms();
+        let slept_ms = now_ms.saturating_sub(self.awake_ms);
+        self.awake_ms = now_ms;
+        if slept_ms > self.config.suspect_after_ms / 2 && slept_ms > 4 * TICK_MS {
+            tracing::warn!(
+                slept_ms,
+                "this tracker stood still; the storages are not blamed for it"
+            );
+            self.nodes.excuse(slept_ms);
+        }
+        now_ms
+    }
+
+    fn publish(&mut self, now_ms: u64) {
         let before = self.publication.load_full();
-        let view = self.nodes.view(self.clock.now_ms(), &self.config, &before.view);
+        let view = self.nodes.view(now_ms, &self.config, &before.view);
         log_changes(&before.view, &view);
         match Published::new(view) {
             Ok(published) => self.publication.store(Arc::new(published)),
@@ -80,7 +101,7 @@ impl Heartbeat {
 
     /// Publishes if time or reports have changed anything.
     fn tick(&mut self) {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms();
         let judged = self.nodes.iter(now_ms, &self.config).any(|(node, state)| {
             let report = &node.report;
             let before = self.publication.load();
@@ -88,7 +109,7 @@ impl Heartbeat {
             known.is_none_or(|storage| storage.state != state)
         });
         if judged || self.stale {
-            self.publish();
+            self.publish(now_ms);
         }
     }
 
@@ -138,7 +159,8 @@ impl Handler<Beat> for Heartbeat {
         let news = !self.is_published(&report);
         let name = format!("{}/{}/{}", report.group, report.syncgroup, report.machine);
         let address = report.advertise.clone();
-        match self.nodes.beat(self.clock.now_ms(), report, &self.config) {
+        let now_ms = self.now_ms();
+        match self.nodes.beat(now_ms, report, &self.config) {
             Ok(Admitted::Known) => {}
             Ok(Admitted::Joined) => tracing::info!(storage = name, address, "joined"),
             Ok(Admitted::Replaced) => {
@@ -151,7 +173,7 @@ impl Handler<Beat> for Heartbeat {
         }
         self.stale = true;
         if news {
-            self.publish();
+            self.publish(now_ms);
         }
         Ok(Taken { epoch: self.publication.load().view.epoch })
     }
@@ -186,7 +208,7 @@ impl Handler<ShowTable> for Heartbeat {
     type Result = Table;
 
     fn handle(&mut self, _: ShowTable, _: &mut Context<Self>) -> Table {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms();
         let row = |(node, state): (&crate::cluster::nodes::Node, State)| Row {
             report: node.report.clone(),
             state,
@@ -298,6 +320,19 @@ mod tests {
         let decoded: ClusterView =
             crate::messages::heads::decode(&publication.load().encoded).expect("as published");
         assert_eq!(decoded, publication.load().view);
+    }
+
+    #[actix_rt::test]
+    async fn a_tracker_that_was_paused_does_not_put_the_cluster_out_of_service() {
+        tokio::time::pause();
+        let (heartbeat, publication) = start();
+        let _ = heartbeat.send(Beat(report(1, 1))).await.expect("alive");
+        // One step of the clock, without a tick in between: the whole process stood still.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let _ = heartbeat.send(Beat(report(1, 1))).await.expect("alive");
+        assert_eq!(state(&publication, 1), Some(State::Online));
+        tokio::time::sleep(Duration::from_millis(5_200)).await;
+        assert_eq!(state(&publication, 1), Some(State::Offline), "and the dead are still found");
     }
 
     #[actix_rt::test]

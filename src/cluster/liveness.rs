@@ -63,6 +63,11 @@ impl Liveness {
         self.last_beat_ms = self.last_beat_ms.max(now_ms);
     }
 
+    /// The judge itself stood still for `stall_ms` and could not have heard anything: that time does not count.
+    pub const fn excuse(&mut self, stall_ms: u64) {
+        self.last_beat_ms = self.last_beat_ms.saturating_add(stall_ms);
+    }
+
     /// How long nothing was heard.
     #[must_use]
     pub const fn silence_ms(&self, now_ms: u64) -> u64 {

@@ -132,6 +132,13 @@ impl Nodes {
         Err(Refused::DuplicateMachineId { group, machine, held_by, heard_ms, first })
     }
 
+    /// The tracker itself stood still for `stall_ms` (a paused machine, an overloaded one): nobody is blamed for it.
+    pub fn excuse(&mut self, stall_ms: u64) {
+        for node in self.nodes.values_mut() {
+            node.liveness.excuse(stall_ms);
+        }
+    }
+
     /// Remembers a refused machine; whether it is news.
     fn note_duplicate(
         &mut self,
@@ -304,6 +311,19 @@ mod tests {
             assert!(nodes.beat(now, report(1, 2), &CONFIG).is_err());
         }
         assert_eq!(nodes.beat(5_000, report(1, 2), &CONFIG), Ok(Admitted::Replaced));
+    }
+
+    #[test]
+    fn a_tracker_that_stood_still_blames_nobody_and_still_finds_the_dead() {
+        let mut nodes = Nodes::new();
+        let _ = nodes.beat(0, report(1, 1), &CONFIG);
+        let _ = nodes.beat(0, report(2, 2), &CONFIG);
+        nodes.excuse(60_000);
+        assert_eq!(nodes.beat(61_000, report(1, 1), &CONFIG), Ok(Admitted::Known));
+        let states: Vec<_> = nodes.iter(61_000, &CONFIG).map(|(_, state)| state).collect();
+        assert_eq!(states, [State::Online, State::Online]);
+        let states: Vec<_> = nodes.iter(65_000, &CONFIG).map(|(_, state)| state).collect();
+        assert_eq!(states, [State::Suspect, State::Offline]);
     }
 
     #[test]
