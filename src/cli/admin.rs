@@ -3,6 +3,9 @@
 //! The protocol is lines: a banner, then per command an answer that ends with a line `.`; a leading dot of an answer line
 //! is doubled. With a key the banner ends in `challenge=HEX`, which is answered with `auth HEX` first.
 
+mod complete;
+
+use self::complete::Commands;
 use super::args;
 use super::context::Context;
 use super::exit::{Failure, Outcome};
@@ -37,11 +40,17 @@ pub(super) fn admin(context: &Context, args: &args::Admin) -> Outcome {
     }
 }
 
-/// A prompt with history.
+/// A prompt with history and completion.
 fn converse(console: &mut Console, address: &str) -> Outcome {
     use rustyline::error::ReadlineError;
+    use rustyline::history::DefaultHistory;
+    use rustyline::{CompletionType, Config, Editor};
     let broken = |e: ReadlineError| Failure::failed(format!("cannot read: {e}"), "");
-    let mut editor = rustyline::DefaultEditor::new().map_err(broken)?;
+    // Without the list there is no completion, and nothing else is lost.
+    let commands = Commands::read(&console.ask("help json").unwrap_or_default());
+    let config = Config::builder().completion_type(CompletionType::List).build();
+    let mut editor = Editor::<Commands, DefaultHistory>::with_config(config).map_err(broken)?;
+    editor.set_helper(Some(commands));
     let prompt = format!("{address}> ");
     loop {
         let line = match editor.readline(&prompt) {
