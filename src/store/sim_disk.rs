@@ -204,22 +204,29 @@ impl SimDisk {
         self.power_cut_with(&draw(&self.outcomes(), dice))
     }
 
-    /// Picks for power cuts: all combinations up to [`EXHAUSTIVE_THINGS`] un-synced things (and not more than
-    /// `most` x 16 of them), else `most`: nothing landed, everything landed, and drawn ones.
+    /// Picks for power cuts. Up to [`EXHAUSTIVE_THINGS`] un-synced things: all combinations; where several states of the
+    /// things make that more than `most` x 16, all subsets of the latest states, and drawn ones. More things: `most`
+    /// in all: nothing landed, everything landed, and drawn ones.
     #[must_use]
     pub fn power_cuts(&self, most: usize, dice: &mut Dice) -> Vec<Vec<usize>> {
         let outcomes = self.outcomes();
+        let few = outcomes.len() <= EXHAUSTIVE_THINGS;
         let all = outcomes.iter().try_fold(1_usize, |product, n| product.checked_mul(*n));
-        if let Some(all) = all
-            && outcomes.len() <= EXHAUSTIVE_THINGS
-            && all <= most.saturating_mul(16)
-        {
+        if let Some(all) = all.filter(|all| few && *all <= most.saturating_mul(16)) {
             return (0..all).map(|number| digits(number, &outcomes)).collect();
         }
-        let nothing = vec![0; outcomes.len()];
-        let everything = outcomes.iter().map(|n| n - 1).collect();
-        let drawn = (2..most).map(|_| draw(&outcomes, dice));
-        [nothing, everything].into_iter().chain(drawn).take(most).collect()
+        let subset = |mask: usize| -> Vec<usize> {
+            let latest = |(at, n): (usize, &usize)| if mask >> at & 1 == 1 { n - 1 } else { 0 };
+            outcomes.iter().enumerate().map(latest).collect()
+        };
+        let mut cuts: Vec<Vec<usize>> = if few {
+            (0..1 << outcomes.len()).map(subset).collect()
+        } else {
+            vec![vec![0; outcomes.len()], outcomes.iter().map(|n| n - 1).collect()]
+        };
+        let drawn = most.saturating_sub(if few { 0 } else { cuts.len() });
+        cuts.extend((0..drawn).map(|_| draw(&outcomes, dice)));
+        cuts
     }
 
     /// The disk after the process was killed: what was written is there, also what was not synced (a later power cut may
