@@ -10,11 +10,13 @@ mod common;
 use common::{Client, Node, content, outcome_of, settings};
 use folio::messages::error::ErrorCode;
 use folio::messages::frame::{FLAG_STREAMED, Kind, Meta};
-use folio::messages::heads::{Df, DfAnswer, List, ListAnswer, Put, Stat, StatAnswer, Written};
+use folio::messages::heads::{Df, DfAnswer, Get, List, ListAnswer, Put, Stat, StatAnswer, Written};
 use folio::messages::opcode::{Opcode, Role};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Files below a folder, by name.
 fn files(dir: &Path) -> Vec<String> {
@@ -253,6 +255,32 @@ fn an_exhausted_budget_is_busy_and_leaves_nothing_behind() {
     assert_eq!(fourth.get(&written.id).expect("read"), all);
     assert!(fourth.put(b"x").is_ok(), "the budget was given back");
     let _ = two;
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped_and_gives_everything_back() {
+    let dir = tempfile::tempdir().expect("dir");
+    let extra = [("limits.idle_timeout", "1s"), ("limits.in_flight_bytes", "32MiB")];
+    let (tell, hear) = std::sync::mpsc::channel();
+    let node = Node::start_with(settings(dir.path(), 1, &extra), move |storage| {
+        tell.send(Arc::clone(storage.room())).expect("the test waits");
+    });
+    let room = hear.recv().expect("the room");
+    let mut client = node.client();
+    let id = client.put(&content(1, 200_000)).expect("stored").id;
+    let get = Get { id, first: 0, last: None, min_opver: None, local_only: false, window: 0 };
+    for _ in 0..500 {
+        client.send(Opcode::Get, 0, &get, b"");
+    }
+    // What is not read stays within the budget, the sockets' buffers and one high-water mark.
+    let begun = std::time::Instant::now();
+    while room.counters.connections.load(Ordering::Relaxed) > 0 {
+        assert!(room.budget.in_flight().1 <= 32 << 20);
+        assert!(begun.elapsed().as_secs() < 60, "it was never dropped");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(room.budget.in_flight(), (0, 0));
+    assert_eq!(node.client().get(&id).expect("others are served"), content(1, 200_000));
 }
 
 #[test]

@@ -155,7 +155,7 @@ impl GetJob {
         self.refuse(problem);
     }
 
-    fn refuse(&mut self, problem: Problem) {
+    pub(super) fn refuse(&mut self, problem: Problem) {
         if let Some(Answer { to, tag, permit }) = self.answer.take() {
             to.push(Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) });
         }

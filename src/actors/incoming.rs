@@ -110,13 +110,15 @@ impl Connection {
             Kind::Request => {
                 self.large = self.room.budget.take(len);
                 if self.large.is_some() {
-                    return;
+                    return self.input.reserve(total - self.input.len());
                 }
                 self.refuse(tag, &busy());
             }
             Kind::Data => match self.uploads.get_mut(&tag.id) {
                 // Its window is a part of the upload's permit.
-                Some(upload) if upload.expects(len) => return,
+                Some(upload) if upload.expects(len) => {
+                    return self.input.reserve(total - self.input.len());
+                }
                 Some(upload) => upload.refuse(Problem::new(
                     ErrorCode::BadRequest,
                     "the body is longer than it was announced",

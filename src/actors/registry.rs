@@ -12,7 +12,11 @@ use actix::Addr;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// Actors of one mount at most: ids are cheap to make up, actors are not (P7). That many chunkfiles in use within ten
+/// seconds are 4 TiB of edits; beyond, `Busy`.
+const ACTORS_MAX: usize = 1 << 16;
 
 #[derive(Debug)]
 enum Entry {
@@ -25,6 +29,8 @@ enum Entry {
 #[derive(Debug)]
 pub struct Registry {
     map: DashMap<ChunkfileId, Entry>,
+    /// Entries in the map.
+    actors: AtomicUsize,
     binlog: OnceLock<Addr<Binlog>>,
     shut: AtomicBool,
 }
@@ -33,6 +39,7 @@ impl Default for Registry {
     fn default() -> Self {
         Self {
             map: DashMap::with_shard_amount(8),
+            actors: AtomicUsize::new(0),
             binlog: OnceLock::new(),
             shut: AtomicBool::new(false),
         }
@@ -72,6 +79,11 @@ impl Registry {
                 Entry::Running(addr) => addr.do_send(task),
             },
             MapEntry::Vacant(entry) => {
+                if self.actors.fetch_add(1, Ordering::Relaxed) >= ACTORS_MAX {
+                    self.actors.fetch_sub(1, Ordering::Relaxed);
+                    drop(entry);
+                    return task.refuse_busy();
+                }
                 entry.insert(Entry::Waiting(vec![task]));
                 binlog.do_send(StartChunkFile(id));
             }
@@ -100,6 +112,7 @@ impl Registry {
     pub fn stopped(&self, id: ChunkfileId, addr: Addr<ChunkFile>) -> bool {
         let idle = |entry: &Entry| matches!(entry, Entry::Waiting(tasks) if tasks.is_empty());
         if self.map.remove_if(&id, |_, entry| idle(entry)).is_some() {
+            self.actors.fetch_sub(1, Ordering::Relaxed);
             return true;
         }
         self.started(id, addr);

@@ -3,8 +3,10 @@
 use super::engine::Shelf;
 use super::get_job::GetJob;
 use super::reply::Reply;
+use super::session::Problem;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::Tag;
+use crate::messages::error::ErrorCode;
 use crate::store::mount::{Body, TempSingle};
 use crate::store::options::Reserve;
 use actix::Message;
@@ -19,6 +21,18 @@ pub enum Task {
     Change(Change),
     /// A read that must see no change in flight.
     Read(GetJob),
+}
+
+impl Task {
+    /// There is no room for it now: nothing was changed.
+    pub fn refuse_busy(self) {
+        let busy =
+            Problem::new(ErrorCode::Busy, "too many chunkfiles are in use").remedy("ask again");
+        match self {
+            Self::Change(change) => change.reply.refused(busy),
+            Self::Read(mut job) => job.refuse(busy),
+        }
+    }
 }
 
 /// A mutation and who is to be told.
