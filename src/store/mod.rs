@@ -26,4 +26,5 @@ pub mod single_reader;
 pub mod single_writer;
 mod space;
 mod stage;
+pub mod sync;
 pub mod tokens;
