@@ -16,6 +16,7 @@
 //!      freed:      machine u16, log id u32, chunk u32, offset units u32, capacity units u32, superseded by u64
 //!      tokens:     client 16, sequence u64, lowest u64, issued u64, object 45, life u32, term u32, n u64,
 //!                  machine u16, log id u32, sequence u64
+//!   -  minor 1: received logs u32; of each: machine u16, 0 u16, log id u32, applied u64, segment u64, offset u64
 //!   -  CRC32C of everything before u32
 //! ```
 //!
@@ -29,7 +30,7 @@ use super::record::{put_address, take_address};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"FoCk");
 const MAJOR: u8 = 1;
-const MINOR: u8 = 0;
+const MINOR: u8 = 1;
 
 /// A chunkfile as the allocator knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,21 @@ pub struct FreedPlace {
     pub place: Place,
     /// The edit that superseded it.
     pub superseded_by: Sequence,
+}
+
+/// How far a received log was applied, and where its next batch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReceivedLog {
+    /// Origin.
+    pub machine: MachineId,
+    /// Its log id.
+    pub log_id: LogId,
+    /// Everything up to here is applied, durably: an entry of the coverage.
+    pub applied: Sequence,
+    /// First sequence (the name) of the segment with the next batch; 0 if there is none.
+    pub segment: Sequence,
+    /// Offset of the next batch in it.
+    pub offset: u64,
 }
 
 /// An answered mutation.
@@ -112,6 +128,8 @@ pub struct Checkpoint {
     pub counters: Counters,
     /// Tokens issued up to here may have been forgotten.
     pub forgotten_ms: u64,
+    /// What of other logs it covers.
+    pub received: Vec<ReceivedLog>,
 }
 
 /// Why a checkpoint cannot be used. It is then rebuilt from the slots and the log.
@@ -164,6 +182,11 @@ impl Checkpoint {
         for answered in &self.tokens {
             put_token(&mut w, answered);
         }
+        w.u32(count(self.received.len()));
+        for log in &self.received {
+            w.u16(log.machine).u16(0).u32(log.log_id);
+            w.u64(log.applied).u64(log.segment).u64(log.offset);
+        }
         let len = w.len() as u64 + 4;
         out[8..16].copy_from_slice(&len.to_le_bytes());
         let crc = crc32c(&out);
@@ -178,7 +201,7 @@ impl Checkpoint {
         if r.u32()? != MAGIC || crc32c(body) != u32::from_le_bytes(*crc) {
             return Err(BadCheckpoint::Broken);
         }
-        let (major, _minor, mount, _) = (r.u8()?, r.u8()?, r.u8()?, r.u8()?);
+        let (major, minor, mount, _) = (r.u8()?, r.u8()?, r.u8()?, r.u8()?);
         if major != MAJOR {
             return Err(BadCheckpoint::Newer(major));
         }
@@ -218,8 +241,21 @@ impl Checkpoint {
             folded_damage,
             counters,
             forgotten_ms,
+            received: match minor {
+                0 => Vec::new(),
+                _ => {
+                    let logs = r.u32()?;
+                    (0..logs).map(|_| take_received(&mut r)).collect::<Result<_, _>>()?
+                }
+            },
         })
     }
+}
+
+fn take_received(r: &mut Reader<'_>) -> Result<ReceivedLog, Short> {
+    let (machine, _, log_id) = (r.u16()?, r.u16()?, r.u32()?);
+    let (applied, segment, offset) = (r.u64()?, r.u64()?, r.u64()?);
+    Ok(ReceivedLog { machine, log_id, applied, segment, offset })
 }
 
 fn take_chunkfile(r: &mut Reader<'_>) -> Result<ChunkfileState, Short> {
@@ -270,6 +306,13 @@ mod tests {
             }],
             holes: vec![(1, 2, 3), (4, 5, 6)],
             freed: vec![FreedPlace { place: Place::default(), superseded_by: 9 }],
+            received: vec![ReceivedLog {
+                machine: 1,
+                log_id: 2,
+                applied: 3,
+                segment: 4,
+                offset: 5,
+            }],
             ..Checkpoint::default()
         };
         let bytes = checkpoint.encode();

@@ -2,6 +2,7 @@
 pub mod bytes;
 pub mod checkpoint;
 pub mod chunkfile;
+pub mod conflict;
 pub mod crc;
 pub mod envelope;
 pub mod file_id;

@@ -16,9 +16,27 @@
 //!
 //! chunkfile (kind 2): a chunkfile was created
 //!   machine u16, log id u32, chunk u32, size in units u32, created ms u64, secret 16
+//!
+//! archived (kind 3): a version lost a conflict; head as in `conflict`; payload: its content, absent if a singlefile
+//!
+//! dropped (kind 4): an archived version was given up by a person
+//!   object 45, 0 u8, position of its edit: machine u16, log id u32, sequence u64
+//!
+//! Kinds from 128 on are about this machine's own disk and never leave it:
+//!
+//! settled (kind 128): what an edit of another log freed in our chunkfiles
+//!   edit: machine u16, log id u32, sequence u64; places u8, 0 u8; the places as in an edit
+//!
+//! image (kind 129): a version that was taken over from a mirror's slot instead of a log; head and payload as of an
+//!   edit, which is never applied but where it wins
+//!
+//! reached (kind 130): what of other logs is covered without having been received record by record
+//!   entries u16, 0 u16; machine u16, 0 u16, log id u32, sequence u64 each
 //! ```
 
 use super::bytes::{Reader, Short, Writer};
+use super::conflict::Conflict;
+use super::file_id::{OBJECT_ID_LEN, ObjectId};
 use super::ids::{Address, ChunkfileId, Place, Position};
 use smallvec::SmallVec;
 
@@ -26,6 +44,18 @@ use smallvec::SmallVec;
 pub const KIND_EDIT: u8 = 1;
 /// Kind of a [`ChunkfileCreated`].
 pub const KIND_CHUNKFILE: u8 = 2;
+/// Kind of a [`Conflict`].
+pub const KIND_ARCHIVED: u8 = 3;
+/// Kind of a [`Dropped`].
+pub const KIND_DROPPED: u8 = 4;
+/// Kinds from here on never leave the machine.
+pub const KIND_LOCAL: u8 = 128;
+/// Kind of a [`Settled`].
+pub const KIND_SETTLED: u8 = 128;
+/// Kind of an image: an [`Edit`] that came as state.
+pub const KIND_IMAGE: u8 = 129;
+/// Kind of what was reached by state.
+pub const KIND_REACHED: u8 = 130;
 
 /// What was there before an edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +115,25 @@ pub struct ChunkfileCreated {
     pub secret: [u8; 16],
 }
 
+/// An archived version was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its object.
+    pub object: ObjectId,
+    /// Position of its edit.
+    pub edit: Position,
+}
+
+/// What an edit of another log freed in our chunkfiles. Accounts of our own space are settled by our own log only, so
+/// that a replay never has to guess what a decision was based on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The edit.
+    pub edit: Position,
+    /// Places below our log ids that no version uses any more.
+    pub freed: SmallVec<[Place; 2]>,
+}
+
 /// A record.
 #[allow(
     clippy::large_enum_variant,
@@ -96,6 +145,16 @@ pub enum Record {
     Edit(Edit),
     /// Kind 2.
     Chunkfile(ChunkfileCreated),
+    /// Kind 3.
+    Archived(Conflict),
+    /// Kind 4.
+    Dropped(Dropped),
+    /// Kind 128.
+    Settled(Settled),
+    /// Kind 129.
+    Image(Edit),
+    /// Kind 130.
+    Reached(Vec<Position>),
 }
 
 const RENAME_SINGLE: u8 = 1;
@@ -108,14 +167,23 @@ impl Record {
         match self {
             Self::Edit(_) => KIND_EDIT,
             Self::Chunkfile(_) => KIND_CHUNKFILE,
+            Self::Archived(_) => KIND_ARCHIVED,
+            Self::Dropped(_) => KIND_DROPPED,
+            Self::Settled(_) => KIND_SETTLED,
+            Self::Image(_) => KIND_IMAGE,
+            Self::Reached(_) => KIND_REACHED,
         }
     }
 
     /// Appends the head.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Edit(edit) => edit.encode(out),
+            Self::Edit(edit) | Self::Image(edit) => edit.encode(out),
             Self::Chunkfile(created) => created.encode(out),
+            Self::Archived(conflict) => out.extend_from_slice(&conflict.encode()),
+            Self::Dropped(dropped) => dropped.encode(out),
+            Self::Settled(settled) => settled.encode(out),
+            Self::Reached(positions) => encode_reached(positions, out),
         }
     }
 
@@ -126,6 +194,11 @@ impl Record {
             KIND_CHUNKFILE => {
                 ChunkfileCreated::decode(head).map(|created| Some(Self::Chunkfile(created)))
             }
+            KIND_ARCHIVED => Conflict::decode(head).map(|lost| Some(Self::Archived(lost))),
+            KIND_DROPPED => Dropped::decode(head).map(|dropped| Some(Self::Dropped(dropped))),
+            KIND_SETTLED => Settled::decode(head).map(|settled| Some(Self::Settled(settled))),
+            KIND_IMAGE => Edit::decode(head).map(|edit| Some(Self::Image(edit))),
+            KIND_REACHED => decode_reached(head).map(|reached| Some(Self::Reached(reached))),
             _ => Ok(None),
         }
     }
@@ -227,6 +300,72 @@ impl ChunkfileCreated {
     }
 }
 
+impl Dropped {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let mut w = Writer::new(out);
+        w.put(&self.object.encode()).u8(0);
+        put_position(&mut w, self.edit);
+    }
+
+    fn decode(head: &[u8]) -> Result<Self, Short> {
+        let mut r = Reader::new(head);
+        let object = ObjectId::decode(&r.array::<OBJECT_ID_LEN>()?).map_err(|_| Short)?;
+        r.u8()?;
+        Ok(Self { object, edit: take_position(&mut r)? })
+    }
+}
+
+impl Settled {
+    fn encode(&self, out: &mut Vec<u8>) {
+        let mut w = Writer::new(out);
+        put_position(&mut w, self.edit);
+        w.u8(u8::try_from(self.freed.len()).unwrap_or(u8::MAX)).u8(0);
+        for place in &self.freed {
+            put_address(&mut w, place.address);
+            w.u32(place.capacity_units);
+        }
+    }
+
+    fn decode(head: &[u8]) -> Result<Self, Short> {
+        let mut r = Reader::new(head);
+        let edit = take_position(&mut r)?;
+        let (places, _) = (r.u8()?, r.u8()?);
+        let mut freed = SmallVec::new();
+        for _ in 0..places {
+            freed.push(Place { address: take_address(&mut r)?, capacity_units: r.u32()? });
+        }
+        Ok(Self { edit, freed })
+    }
+}
+
+fn encode_reached(positions: &[Position], out: &mut Vec<u8>) {
+    let mut w = Writer::new(out);
+    let entries = u16::try_from(positions.len()).unwrap_or(u16::MAX);
+    w.u16(entries).u16(0);
+    for position in positions.iter().take(usize::from(entries)) {
+        w.u16(position.machine).u16(0).u32(position.log_id).u64(position.sequence);
+    }
+}
+
+fn decode_reached(head: &[u8]) -> Result<Vec<Position>, Short> {
+    let mut r = Reader::new(head);
+    let (entries, _) = (r.u16()?, r.u16()?);
+    (0..entries)
+        .map(|_| {
+            let (machine, _) = (r.u16()?, r.u16()?);
+            Ok(Position { machine, log_id: r.u32()?, sequence: r.u64()? })
+        })
+        .collect()
+}
+
+fn put_position(w: &mut Writer<'_>, position: Position) {
+    w.u16(position.machine).u32(position.log_id).u64(position.sequence);
+}
+
+fn take_position(r: &mut Reader<'_>) -> Result<Position, Short> {
+    Ok(Position { machine: r.u16()?, log_id: r.u32()?, sequence: r.u64()? })
+}
+
 /// Appends an address: 14 bytes.
 pub(super) fn put_address(w: &mut Writer<'_>, address: Address) {
     w.u16(address.machine).u32(address.log_id).u32(address.chunk).u32(address.offset_units);
@@ -257,7 +396,32 @@ mod tests {
         };
         let id = ChunkfileId { machine: 1, log_id: 2, chunk: 3 };
         let created = ChunkfileCreated { id, size_units: 5, created_ms: 6, secret: [7; 16] };
-        for record in [Record::Edit(edit), Record::Chunkfile(created)] {
+        let at = Position { machine: 1, log_id: 2, sequence: 5 };
+        let object = ObjectId {
+            kind: crate::format::file_id::ObjectKind::Chunk,
+            machine: 2,
+            mount: 3,
+            log_id: 4,
+            sequence: 5,
+            created_s: 6,
+            chunk: 7,
+            offset_units: 64,
+            capacity_units: 8,
+            cookie: 9,
+        };
+        let tag = super::super::ids::Tag { n: 3, machine: 1, log_id: 2, ..Default::default() };
+        let lost =
+            Conflict { object, tag, modified_ms: 1, length: 2, payload_crc: 3, single: Some(at) };
+        let settled = Settled { edit: at, freed: edit.freed.clone() };
+        for record in [
+            Record::Edit(edit.clone()),
+            Record::Chunkfile(created),
+            Record::Archived(lost),
+            Record::Dropped(Dropped { object, edit: at }),
+            Record::Settled(settled),
+            Record::Image(edit),
+            Record::Reached(vec![at, at]),
+        ] {
             let mut head = Vec::new();
             record.encode(&mut head);
             assert_eq!(Record::decode(record.kind(), &head), Ok(Some(record.clone())));
@@ -266,5 +430,6 @@ mod tests {
             }
         }
         assert_eq!(Record::decode(99, b""), Ok(None));
+        assert_eq!(Record::decode(KIND_LOCAL + 99, b""), Ok(None));
     }
 }

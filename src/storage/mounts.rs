@@ -233,6 +233,7 @@ impl MountOpener {
                 SyncMode::Os => crate::store::options::SyncMode::Os,
             },
             segment_len_max,
+            log_retention_bytes: self.settings.sync.log_retention_bytes,
             segment_len_min: (segment_len_max / 16).max(SEGMENT_MIN),
             seed: self.seed,
             ..MountOptions::default()

@@ -132,6 +132,7 @@ impl<D: Disk> Mount<D> {
             folded_damage: 0,
             counters: self.core.counters,
             forgotten_ms,
+            received: self.received_logs(),
         }
     }
 
@@ -174,9 +175,11 @@ impl<D: Disk> Mount<D> {
         let (applied, disk) = (running.image.applied, self.core.disk.clone());
         let skip_sync = self.core.options.planted(Planted::SkipCheckpointSync);
         write_checkpoint(&disk, &bytes, skip_sync)?;
+        let received = std::mem::take(&mut running.image.received);
         self.checkpoints.running = None;
         self.checkpoints.covered = applied;
-        self.log.trim(applied, KEEP_SEGMENTS)?;
+        self.log.trim(self.recyclable(), KEEP_SEGMENTS)?;
+        self.trim_synclogs(&received)?;
         Ok(true)
     }
 }

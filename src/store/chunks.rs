@@ -109,6 +109,33 @@ impl<D: Disk> Chunks<D> {
         });
     }
 
+    /// Whether the chunkfile is in the table, or on the disk with a right header (its creation may stand in a log that
+    /// is replayed later): then it is in the table now.
+    pub fn find(&mut self, id: ChunkfileId) -> StoreResult<bool> {
+        if self.states.contains_key(&id) {
+            return Ok(true);
+        }
+        let path = paths::chunk(id);
+        let io = |what: &str| StoreError::io(format!("{what} {path}"));
+        if self.disk.stat(&path).map_err(io("stat"))?.is_none() {
+            return Ok(false);
+        }
+        let file = self.disk.open(&path, Open::Read).map_err(io("open"))?;
+        let mut head = vec![0; CHUNKFILE_HEADER_LEN];
+        file.read_full_at(0, &mut head).map_err(io("read"))?;
+        let Ok(header) = ChunkfileHeader::decode(&head) else { return Ok(false) };
+        if header.id != id || header.mount_uuid != self.mount_uuid {
+            return Ok(false);
+        }
+        self.know(&ChunkfileCreated {
+            id,
+            size_units: header.size_units,
+            created_ms: header.created_ms,
+            secret: header.secret,
+        });
+        Ok(true)
+    }
+
     fn remember(&mut self, id: ChunkfileId, file: OpenFile<D::File>) {
         if self.open.len() >= OPEN_MAX {
             let idle = |(id, file): (&ChunkfileId, &OpenFile<D::File>)| {

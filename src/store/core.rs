@@ -9,6 +9,7 @@ use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::options::{MountOptions, Planted};
 use super::space::Space;
+use crate::cluster::version::{Decision, Winner, compare};
 use crate::format::checkpoint::{AnsweredToken, Counters, FreedPlace};
 use crate::format::ids::{
     Address, ChunkNumber, ChunkfileId, Place, Position, Sequence, Token, UNIT,
@@ -17,7 +18,7 @@ use crate::format::label::Label;
 use crate::format::log::RawRecord;
 use crate::format::paths;
 use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
-use crate::format::slot::{Body, HEADER_LEN, MAGIC_BYTES, SlotHeader, State};
+use crate::format::slot::{Body, HEADER_LEN, MAGIC_BYTES, Role, SlotHeader, State};
 use std::collections::BTreeSet;
 
 /// Longest slot header with its extra vector entries.
@@ -47,6 +48,8 @@ pub struct Core<D: Disk> {
     pub dirty_folders: BTreeSet<String>,
     /// What an operator should know.
     pub warnings: Vec<String>,
+    /// What of other logs the replay of our own showed to be covered.
+    pub reached: Vec<Position>,
 }
 
 impl<D: Disk> Core<D> {
@@ -65,6 +68,7 @@ impl<D: Disk> Core<D> {
             next_chunk: 0,
             dirty_folders: BTreeSet::new(),
             warnings: Vec::new(),
+            reached: Vec::new(),
         }
     }
 
@@ -120,7 +124,7 @@ impl<D: Disk> Core<D> {
         Ok(header.payload(&bytes).map(|p| p.to_vec()).map(|payload| (header, payload)))
     }
 
-    fn write_slot(&mut self, image: &SlotImage, payload: &[u8]) -> StoreResult<()> {
+    pub(super) fn write_slot(&mut self, image: &SlotImage, payload: &[u8]) -> StoreResult<()> {
         let short_is_fine = self.options.planted(Planted::IgnoreShortWrite);
         let parts: [&[u8]; 2] = [&image.header, payload];
         let parts = if payload.is_empty() { &parts[..1] } else { &parts[..] };
@@ -156,8 +160,26 @@ impl<D: Disk> Core<D> {
     pub fn replay(&mut self, raw: &RawRecord<'_>) -> StoreResult<Option<AnsweredToken>> {
         match Record::decode(raw.kind, raw.head) {
             Ok(Some(Record::Edit(edit))) => self.replay_edit(&edit, raw),
+            Ok(Some(Record::Image(edit))) => {
+                self.replay_image(&edit, raw)?;
+                Ok(None)
+            }
             Ok(Some(Record::Chunkfile(created))) => {
                 self.replay_chunkfile(&created)?;
+                Ok(None)
+            }
+            Ok(Some(Record::Settled(settled))) => {
+                self.free(&settled.freed, raw.sequence);
+                Ok(None)
+            }
+            Ok(Some(Record::Reached(positions))) => {
+                self.reached.extend(positions);
+                Ok(None)
+            }
+            // Its file was durable before the record.
+            Ok(Some(Record::Archived(_))) => Ok(None),
+            Ok(Some(Record::Dropped(dropped))) => {
+                self.drop_archived(&dropped)?;
                 Ok(None)
             }
             Ok(None) => {
@@ -173,7 +195,7 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    fn replay_chunkfile(&mut self, created: &ChunkfileCreated) -> StoreResult<()> {
+    pub(super) fn replay_chunkfile(&mut self, created: &ChunkfileCreated) -> StoreResult<()> {
         if created.id.log_id == self.label.log_id && created.id.machine == self.label.machine {
             self.next_chunk = self.next_chunk.max(created.id.chunk + 1);
         }
@@ -192,41 +214,68 @@ impl<D: Disk> Core<D> {
         edit: &Edit,
         raw: &RawRecord<'_>,
     ) -> StoreResult<Option<AnsweredToken>> {
-        let chunkfile = edit.home.address.chunkfile();
-        if !self.chunks.states.contains_key(&chunkfile) {
-            let what = format!("log record {:x} is for a chunkfile that is gone", raw.sequence);
-            self.warnings.push(what);
-            return Ok(None);
-        }
-        // One chunkfile that cannot be read must not keep the mount from serving the others (P6).
-        let target = edit.target.as_ref().map_or(chunkfile, |t| t.address.chunkfile());
-        let secrets = self.chunks.secret(target).and_then(|_| self.chunks.secret(chunkfile));
-        let secret = match secrets {
-            Ok(secret) => secret,
-            Err(error) => {
-                let sequence = raw.sequence;
-                self.warnings.push(format!("log record {sequence:x} is not applied: {error}"));
+        let (home, target) = match self.headers_of(edit) {
+            Ok(headers) => headers,
+            Err(why) => {
+                self.warnings.push(format!("log record {:x} is not applied: {why}", raw.sequence));
                 return Ok(None);
             }
         };
-        let Ok(home) = SlotHeader::decode(&edit.home.header, &secret) else {
-            let what =
-                format!("log record {:x} carries a header of another chunkfile", raw.sequence);
-            self.warnings.push(what);
-            return Ok(None);
-        };
         if !self.options.planted(Planted::SkipReplayWrites) {
-            self.replay_slots(edit, &home, raw)?;
+            self.replay_slots(edit, &home, target.as_ref(), raw)?;
         }
         self.account(edit, &home, raw.sequence);
         self.remove_single(edit)?;
         Ok(answer_of(edit, &home))
     }
 
+    /// A version that was taken over as state. What it freed is settled by a record of its own.
+    fn replay_image(&mut self, edit: &Edit, raw: &RawRecord<'_>) -> StoreResult<()> {
+        match self.headers_of(edit) {
+            Ok((home, target)) => {
+                self.replay_slots(edit, &home, target.as_ref(), raw)?;
+                self.note_edit_used(edit, &home);
+            }
+            Err(why) => {
+                self.warnings.push(format!("log record {:x} is not applied: {why}", raw.sequence));
+            }
+        }
+        Ok(())
+    }
+
+    /// The headers that a record carries. One chunkfile that cannot be read must not keep the mount from serving the
+    /// others (P6): why not is for people.
+    pub(super) fn headers_of(
+        &mut self,
+        edit: &Edit,
+    ) -> Result<(SlotHeader, Option<SlotHeader>), String> {
+        let home = self.header_of(&edit.home)?;
+        let target = match &edit.target {
+            Some(image) => Some(self.header_of(image)?),
+            None => None,
+        };
+        Ok((home, target))
+    }
+
+    fn header_of(&mut self, image: &SlotImage) -> Result<SlotHeader, String> {
+        let chunkfile = image.address.chunkfile();
+        if !self.chunks.find(chunkfile).map_err(|error| error.to_string())? {
+            return Err("it is for a chunkfile that is gone".to_owned());
+        }
+        let secret = self.chunks.secret(chunkfile).map_err(|error| error.to_string())?;
+        let header = SlotHeader::decode(&image.header, &secret);
+        let header = header.map_err(|_| "it carries a header of another chunkfile".to_owned())?;
+        if header.address != image.address || header.mount != self.label.mount {
+            return Err("it carries a header of another place".to_owned());
+        }
+        Ok(header)
+    }
+
     fn replay_slots(
         &mut self,
         edit: &Edit,
         home: &SlotHeader,
+        target_header: Option<&SlotHeader>,
         raw: &RawRecord<'_>,
     ) -> StoreResult<()> {
         if edit.rename_single
@@ -243,14 +292,14 @@ impl<D: Disk> Core<D> {
                 tracing::debug!(%path, "singlefile of a log record is gone");
             }
         }
-        if let Some(target) = &edit.target
+        if let (Some(target), Some(header)) = (&edit.target, target_header)
             && edit.has_payload
-            && self.needs_writing(target, raw)?
+            && self.needs_writing(target, header, raw)?
         {
             self.ensure_allocated(target, raw.payload.len())?;
             self.write_slot(target, raw.payload)?;
         }
-        if self.needs_writing(&edit.home, raw)? {
+        if self.needs_writing(&edit.home, home, raw)? {
             let inline: &[u8] = if edit.target.is_none() { raw.payload } else { &[] };
             self.ensure_allocated(&edit.home, inline.len())?;
             self.write_slot(&edit.home, inline)?;
@@ -259,26 +308,39 @@ impl<D: Disk> Core<D> {
     }
 
     /// The file's length may not have survived a power cut.
-    fn ensure_allocated(&mut self, image: &SlotImage, payload: usize) -> StoreResult<()> {
+    pub(super) fn ensure_allocated(
+        &mut self,
+        image: &SlotImage,
+        payload: usize,
+    ) -> StoreResult<()> {
         let len = (image.header.len() + payload) as u64;
         self.chunks.reserve(image.address.chunkfile(), image.address.offset(), len, false)
     }
 
-    /// Whether a slot must be written again: not if it holds this version, or a later one of the same log, with header
+    /// Whether a slot must be written again: not if it holds this version, or one that stands against it, with header
     /// *and* payload. A later header over a payload that did not land is not enough: the later record may have
     /// carried no payload (a delete), so ours is written again and the later record follows.
-    fn needs_writing(&mut self, image: &SlotImage, raw: &RawRecord<'_>) -> StoreResult<bool> {
+    fn needs_writing(
+        &mut self,
+        image: &SlotImage,
+        header: &SlotHeader,
+        raw: &RawRecord<'_>,
+    ) -> StoreResult<bool> {
         let place = Place { address: image.address, capacity_units: 0 };
         // What is there may be there for us only: written by a process that was killed, and never synced.
         let len = (image.header.len() + raw.payload.len()) as u64;
         self.chunks.note_dirty(image.address.chunkfile(), image.address.offset(), len);
         let Some(there) = self.header_at(place)? else { return Ok(true) };
-        let edited = there.edited_at();
-        let ours = edited.machine == self.label.machine && edited.log_id == self.label.log_id;
-        if !ours || edited.sequence < raw.sequence {
-            return Ok(true);
+        if there.creation != header.creation || there.cookie != header.cookie {
+            return Ok(!self.is_later_tenant(&there, header, raw.sequence));
         }
-        let bodiless = edited.sequence == raw.sequence && raw.payload.is_empty();
+        match compare(&there.version, &header.version) {
+            Decision::Apply | Decision::Conflict { winner: Winner::Incoming } => return Ok(true),
+            Decision::Conflict { winner: Winner::Local } => return Ok(false),
+            Decision::Ignore => {}
+        }
+        let same = there.version.tag == header.version.tag;
+        let bodiless = same && raw.payload.is_empty();
         if there.body != Body::Inline
             || bodiless
             || self.options.planted(Planted::SkipPayloadCheckInReplay)
@@ -288,8 +350,18 @@ impl<D: Disk> Core<D> {
         Ok(self.slot_at(place)?.is_none())
     }
 
+    /// Whether another object's slot came to this place after the record of our own log at `sequence`. What is not
+    /// told by our log, or by the order of creation, is written again: everything that came later follows.
+    fn is_later_tenant(&self, there: &SlotHeader, header: &SlotHeader, sequence: Sequence) -> bool {
+        let edited = there.edited_at();
+        if edited.machine == self.label.machine && edited.log_id == self.label.log_id {
+            return edited.sequence >= sequence;
+        }
+        is_newer_home(there, header)
+    }
+
     /// Renames a singlefile into place. Its content is durable, and its temporary name too.
-    fn place_single(&mut self, content: Position) -> StoreResult<()> {
+    pub(super) fn place_single(&mut self, content: Position) -> StoreResult<()> {
         let (tmp, path) = (paths::single_tmp(content), paths::single(content));
         let folder = paths::folder(&path);
         let io = |what: &str| StoreError::io(format!("{what} {path}"));
@@ -302,7 +374,14 @@ impl<D: Disk> Core<D> {
     }
 
     fn remove_single(&mut self, edit: &Edit) -> StoreResult<()> {
-        let Some(content) = edit.freed_single else { return Ok(()) };
+        match edit.freed_single {
+            Some(content) => self.unlink_single(content),
+            None => Ok(()),
+        }
+    }
+
+    /// A content that no version uses any more.
+    pub(super) fn unlink_single(&mut self, content: Position) -> StoreResult<()> {
         let path = paths::single(content);
         match self.disk.unlink(&path) {
             Ok(()) => {
@@ -316,20 +395,34 @@ impl<D: Disk> Core<D> {
 
     /// Free space, counters and tombstones after an edit.
     fn account(&mut self, edit: &Edit, home: &SlotHeader, sequence: Sequence) {
+        self.note_edit_used(edit, home);
+        self.free(&edit.freed, sequence);
+        self.count(edit.replaced, home);
+        self.note_tombstone(home);
+    }
+
+    /// Home and target of an edit are in use.
+    pub(super) fn note_edit_used(&mut self, edit: &Edit, home: &SlotHeader) {
         self.note_used(home.place());
         if let (Some(target), Body::Slot(address)) = (&edit.target, home.body) {
             let units = self.target_units(target).unwrap_or(0);
             self.note_used(Place { address, capacity_units: units });
         }
-        for place in &edit.freed {
+    }
+
+    /// Places that no version uses any more begin their waits. Those of other machines are theirs to free.
+    pub(super) fn free(&mut self, places: &[Place], sequence: Sequence) {
+        for place in places {
             let freed = FreedPlace { place: *place, superseded_by: sequence };
             if self.is_ours(place.address.chunkfile()) {
                 self.space.wait(freed);
-            } else {
+            } else if place.address.machine == self.label.machine {
                 self.frozen.push(freed);
             }
         }
-        self.count(edit, home);
+    }
+
+    pub(super) fn note_tombstone(&mut self, home: &SlotHeader) {
         if home.state == State::Deleted
             && let Some(state) = self.chunks.states.get_mut(&home.address.chunkfile())
         {
@@ -345,10 +438,14 @@ impl<D: Disk> Core<D> {
     /// A place is in use: neither hole nor waiting nor fresh space.
     fn note_used(&mut self, place: Place) {
         let id = place.address.chunkfile();
+        let (from, units) = (place.address.offset_units, place.capacity_units);
         if !self.is_ours(id) {
+            // Who allocates there keeps the accounts; here it is only known how far the file is filled.
+            if let Some(state) = self.chunks.states.get_mut(&id) {
+                state.used_units = state.used_units.max(from.saturating_add(units));
+            }
             return;
         }
-        let (from, units) = (place.address.offset_units, place.capacity_units);
         self.space.carve(id.chunk, from, units);
         if let Some(state) = self.chunks.states.get_mut(&id)
             && from + units > state.used_units
@@ -360,9 +457,9 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    fn count(&mut self, edit: &Edit, home: &SlotHeader) {
+    pub(super) fn count(&mut self, replaced: Replaced, home: &SlotHeader) {
         let c = &mut self.counters;
-        match edit.replaced {
+        match replaced {
             Replaced::Nothing | Replaced::Purged => {}
             Replaced::Live(length) => {
                 c.live_objects = c.live_objects.saturating_sub(1);
@@ -410,6 +507,17 @@ impl<D: Disk> Core<D> {
         }
         Ok(adopted)
     }
+}
+
+/// Whether `there` is the home of an object that the same allocator created after the one of `header`: the newest
+/// tenant wins a place.
+#[must_use]
+pub fn is_newer_home(there: &SlotHeader, header: &SlotHeader) -> bool {
+    there.role == Role::Home
+        && header.role == Role::Home
+        && (there.creation.machine, there.creation.log_id)
+            == (header.creation.machine, header.creation.log_id)
+        && there.creation.sequence > header.creation.sequence
 }
 
 /// The answer that an edit gave, for the table of R2.

@@ -11,6 +11,7 @@ use crate::format::log::{
     BATCH_HEADER_LEN, BatchHeader, RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, SegmentHeader, padding,
     record_header,
 };
+use crate::format::paths::{MountFile, SegmentName};
 use crate::format::{crc, paths};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -26,6 +27,32 @@ pub struct LogIdentity {
     pub mount: u8,
     /// Mount.
     pub mount_uuid: [u8; 16],
+    /// Whether it is a peer's log, received (a synclog), or our own (the binlog).
+    pub received: bool,
+}
+
+impl LogIdentity {
+    /// The folder of its segments.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        if self.received {
+            format!("{}/{}", paths::SYNCLOG, self.machine)
+        } else {
+            paths::BINLOG.to_owned()
+        }
+    }
+
+    /// Path of the segment that begins with `first`.
+    #[must_use]
+    pub fn path(&self, first: Sequence) -> String {
+        let name = SegmentName { log_id: self.log_id, first };
+        let file = if self.received {
+            MountFile::Synclog(self.machine, name)
+        } else {
+            MountFile::Binlog(name)
+        };
+        file.path()
+    }
 }
 
 /// A segment that is full.
@@ -136,7 +163,7 @@ impl<D: Disk> Log<D> {
         predecessor: Sequence,
         secret: [u8; 16],
     ) -> StoreResult<Current<D::File>> {
-        let path = paths::binlog(identity.log_id, first);
+        let path = identity.path(first);
         let io = |what: &str| StoreError::io(format!("{what} {path}"));
         if disk.stat(&path).map_err(io("stat"))?.is_some() {
             // No valid batch was ever in it, or the scan would have found it.
@@ -147,7 +174,7 @@ impl<D: Disk> Log<D> {
         let header = identity.header(first, predecessor, secret, len);
         file.write_all_at(0, &header.encode()).map_err(io("write"))?;
         file.sync_data().map_err(io("fdatasync"))?;
-        disk.sync_dir(paths::BINLOG).map_err(io("make durable the name of"))?;
+        disk.sync_dir(&identity.folder()).map_err(io("make durable the name of"))?;
         Ok(Current { file, header, tail: SEGMENT_HEADER_LEN as u64 })
     }
 
@@ -199,7 +226,7 @@ impl<D: Disk> Log<D> {
         secret: [u8; 16],
     ) -> StoreResult<Option<Current<D::File>>> {
         while let Some(oldest) = self.full.front().filter(|s| s.last <= covered).cloned() {
-            let path = paths::binlog(self.identity.log_id, oldest.first);
+            let path = self.identity.path(oldest.first);
             let io = |what: &str| StoreError::io(format!("{what} {path}"));
             if oldest.len < target {
                 // Too short for today's load: its blocks serve better in a longer one.
@@ -207,10 +234,12 @@ impl<D: Disk> Log<D> {
                 self.full.pop_front();
                 continue;
             }
-            let new_path = paths::binlog(self.identity.log_id, first);
+            let new_path = self.identity.path(first);
             self.disk.rename(&path, &new_path).map_err(io("recycle"))?;
             self.full.pop_front();
-            self.disk.sync_dir(paths::BINLOG).map_err(io("make durable the recycled name of"))?;
+            self.disk
+                .sync_dir(&self.identity.folder())
+                .map_err(io("make durable the recycled name of"))?;
             let file = self.disk.open(&new_path, Open::Write).map_err(io("open recycled"))?;
             return self.activate(file, oldest.len, first, secret).map(Some);
         }
@@ -228,11 +257,11 @@ impl<D: Disk> Log<D> {
             self.disk.unlink(SPARE).map_err(StoreError::io(format!("remove {SPARE}")))?;
             return Ok(None);
         }
-        let path = paths::binlog(self.identity.log_id, first);
+        let path = self.identity.path(first);
         let io = |what: &str| StoreError::io(format!("{what} {path}"));
         spare.file.sync_data().map_err(io("fdatasync"))?;
         self.disk.rename(SPARE, &path).map_err(io("name"))?;
-        self.disk.sync_dir(paths::BINLOG).map_err(io("make durable the name of"))?;
+        self.disk.sync_dir(&self.identity.folder()).map_err(io("make durable the name of"))?;
         self.activate(spare.file, spare.len, first, secret).map(Some)
     }
 
@@ -340,6 +369,39 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// Writes a batch that was received: `body` as it lies in the sender's log. Durable only after
+    /// [`sync`](Self::sync).
+    pub fn append_received(
+        &mut self,
+        body: &[u8],
+        records: u32,
+        first: Sequence,
+        last: Sequence,
+        predecessor: Sequence,
+    ) -> StoreResult<()> {
+        const ZEROS: [u8; 64] = [0; 64];
+        let header = BatchHeader {
+            log_id: self.identity.log_id,
+            records,
+            first,
+            last,
+            predecessor,
+            body_len: u32::try_from(body.len()).unwrap_or(u32::MAX),
+            body_crc: crc::crc32c(body),
+        };
+        let stride = header.stride();
+        let gap = usize::try_from(stride).unwrap_or(0) - BATCH_HEADER_LEN - body.len();
+        let sealed = header.encode(&self.current.header.secret);
+        let parts: [&[u8]; 3] = [&sealed, body, &ZEROS[..gap]];
+        let parts: Vec<&[u8]> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        let written = self.current.file.write_all_vectored_at(self.current.tail, &parts);
+        written.map_err(StoreError::io("append to a synclog"))?;
+        self.current.tail += stride;
+        self.appended += stride;
+        self.last = last;
+        Ok(())
+    }
+
     /// Makes everything appended durable. An error is final (R9).
     pub fn sync(&self, options: &MountOptions) -> StoreResult<()> {
         if self.sync == SyncMode::Os || options.planted(Planted::SkipLogSync) {
@@ -354,12 +416,24 @@ impl<D: Disk> Log<D> {
         self.full.iter().map(|s| s.len).sum::<u64>() + self.current.header.len
     }
 
+    /// Removes full segments up to `covered` for as long as the log takes more than `bytes`.
+    pub fn trim_to(&mut self, covered: Sequence, bytes: u64) -> StoreResult<()> {
+        while self.bytes() > bytes
+            && let Some(oldest) = self.full.front().filter(|s| s.last <= covered)
+        {
+            let path = self.identity.path(oldest.first);
+            self.disk.unlink(&path).map_err(StoreError::io(format!("remove {path}")))?;
+            self.full.pop_front();
+        }
+        Ok(())
+    }
+
     /// Removes full segments that a checkpoint covers beyond what recycling needs, so that the log stays bounded.
     pub fn trim(&mut self, covered: Sequence, keep: usize) -> StoreResult<()> {
         while self.full.len() > keep
             && let Some(oldest) = self.full.front().filter(|s| s.last <= covered)
         {
-            let path = paths::binlog(self.identity.log_id, oldest.first);
+            let path = self.identity.path(oldest.first);
             self.disk.unlink(&path).map_err(StoreError::io(format!("remove {path}")))?;
             self.full.pop_front();
         }

@@ -13,7 +13,7 @@ use crate::format::log::{
     BATCH_ALIGN, BATCH_HEADER_LEN, BatchHeader, NotALog, RawRecord, Records, SEGMENT_HEADER_LEN,
     SegmentHeader,
 };
-use crate::format::paths::{self, MountFile};
+use crate::format::paths::MountFile;
 
 /// A segment found on disk.
 pub struct FoundSegment<F> {
@@ -73,14 +73,18 @@ pub fn find_segments<D: Disk>(
     identity: &LogIdentity,
 ) -> StoreResult<Vec<FoundSegment<D::File>>> {
     let mut found = Vec::new();
-    let entries = match disk.list(paths::BINLOG) {
+    let folder = identity.folder();
+    let entries = match disk.list(&folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(StoreError::io("list binlog")(e)),
+        Err(e) => return Err(StoreError::io(format!("list {folder}"))(e)),
     };
     for entry in entries {
-        let path = format!("{}/{}", paths::BINLOG, entry.name);
-        let Some(MountFile::Binlog(name)) = MountFile::parse(&path) else { continue };
+        let path = format!("{folder}/{}", entry.name);
+        let name = match MountFile::parse(&path) {
+            Some(MountFile::Binlog(name) | MountFile::Synclog(_, name)) => name,
+            Some(_) | None => continue,
+        };
         if name.log_id != identity.log_id {
             continue;
         }

@@ -53,7 +53,7 @@ impl<D: Disk> Mount<D> {
     }
 
     fn prepare_log(&mut self) -> StoreResult<bool> {
-        match self.log.prepare(self.checkpoints.covered) {
+        match self.log.prepare(self.recyclable()) {
             Ok(more) => Ok(more),
             // A full disk: the present segment and recycled ones have to do.
             Err(StoreError::Io { error, .. })
@@ -127,8 +127,10 @@ impl<D: Disk> Mount<D> {
         let window = self.core.options.undelete_window_ms;
         let now_ms = self.clock.now_ms();
         let states = self.core.chunks.states.values();
+        // Only the owner purges.
+        let own = self.core.label.machine;
         let Some(oldest) = states
-            .filter(|s| s.oldest_tombstone_ms != u64::MAX)
+            .filter(|s| s.id.machine == own && s.oldest_tombstone_ms != u64::MAX)
             .min_by_key(|s| s.oldest_tombstone_ms)
         else {
             return false;

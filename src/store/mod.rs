@@ -1,5 +1,7 @@
 //! Floor 2: blocking IO behind [`disk::Disk`]. No threads, no actors.
+mod absorb;
 mod alloc;
+pub mod archive;
 mod checkpoints;
 mod chunks;
 pub mod clock;
@@ -13,6 +15,7 @@ pub mod list;
 mod log;
 mod log_scan;
 mod maintain;
+mod members;
 pub mod mount;
 pub mod open;
 pub mod options;
@@ -21,10 +24,12 @@ pub mod read;
 mod read_whole;
 pub mod reader;
 mod rebuild;
+mod receive;
 pub mod sim_disk;
 pub mod single_reader;
 pub mod single_writer;
 mod space;
 mod stage;
 pub mod sync;
+pub mod synclogs;
 pub mod tokens;

@@ -16,8 +16,8 @@ use super::disk::{Disk, Space as DiskSpace};
 use super::error::{StoreError, StoreResult};
 use super::log::{Log, Pending};
 use super::options::{MountOptions, Planted, Reserve};
+use super::synclogs::Received;
 use super::tokens::TokenTable;
-use crate::cluster::coverage::Coverage;
 use crate::cluster::reuse::{MemberReport, Reuse};
 use crate::format::checkpoint::{AnsweredToken, Counters};
 use crate::format::file_id::ObjectId;
@@ -25,12 +25,12 @@ use crate::format::ids::{
     Address, ChunkfileId, LogId, MachineId, Position, Sequence, Tag, Token, UNIT,
 };
 use crate::format::label::Label;
-use crate::format::record::{Edit, Record};
+use crate::format::record::{Edit, Record, Settled};
 use crate::format::slot::SlotHeader;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -176,6 +176,20 @@ pub struct Mount<D: Disk> {
     pub(super) sweep: super::maintain::Sweep,
     pub(super) batches: u64,
     pub(super) records: u64,
+    /// Other logs.
+    pub(super) received: Received<D>,
+    /// What each other member last said.
+    pub(super) reports: BTreeMap<MachineId, MemberReport>,
+    /// Of the batch: what edits of other logs freed here.
+    pub(super) settling: Vec<(Settled, Sequence)>,
+    /// Of the batch, or of a receipt: answers that other machines gave.
+    pub(super) heard: Vec<AnsweredToken>,
+    /// Our own log as far as this disk had it when the mount was opened.
+    pub(super) own_former: Sequence,
+    /// A member has our own log up to here, further than we: until it is back.
+    pub(super) own_missing: Sequence,
+    /// Records that could not be applied.
+    pub(super) quarantined: u64,
 }
 
 impl<D: Disk> Mount<D> {
@@ -219,6 +233,7 @@ impl<D: Disk> Mount<D> {
         self.pending.clear();
         self.staged.clear();
         self.overlay.clear();
+        self.settling.clear();
         for answered in std::mem::take(&mut self.answers) {
             self.tokens.abandon(&answered.token);
         }
@@ -287,6 +302,10 @@ impl<D: Disk> Mount<D> {
         self.batches += 1;
         self.records += self.pending.len() as u64;
         let freed = self.staged.iter().any(|s| !s.edit.freed.is_empty());
+        let settled = std::mem::take(&mut self.settling);
+        for (settled, sequence) in &settled {
+            self.core.free(&settled.freed, *sequence);
+        }
         self.pending.clear();
         self.staged.clear();
         self.overlay.clear();
@@ -294,9 +313,15 @@ impl<D: Disk> Mount<D> {
         self.free_seen = None;
         self.tokens.answered(&self.answers);
         self.answers.clear();
-        if freed {
+        if freed || !settled.is_empty() {
             let by = self.position(self.durable);
             let round = self.reuse.superseded(by);
+            if !settled.is_empty() {
+                // What freed them stands in other logs: all that is known of those is waited for.
+                for position in self.received.coverage.iter() {
+                    self.reuse.superseded(position);
+                }
+            }
             self.rounds.push_back((round, self.durable));
         }
         self.settle();
@@ -312,15 +337,16 @@ impl<D: Disk> Mount<D> {
 
     /// R12 for what is durable and applied here.
     pub(super) fn settle(&mut self) {
-        let here = self.position(self.durable);
-        let coverage: Coverage = [here].into_iter().collect();
-        let report = MemberReport { coverage: coverage.clone(), tails: coverage };
+        let report = self.own_report();
         if let Some(completed) = self.reuse.report(self.core.label.machine, &report) {
-            while let Some((_, covered)) =
-                self.rounds.pop_front_if(|(round, _)| *round <= completed)
-            {
-                self.core.space.release(covered);
-            }
+            self.release(completed);
+        }
+    }
+
+    /// A round of R12 has completed.
+    pub(super) fn release(&mut self, completed: u64) {
+        while let Some((_, covered)) = self.rounds.pop_front_if(|(round, _)| *round <= completed) {
+            self.core.space.release(covered);
         }
     }
 
@@ -355,7 +381,7 @@ impl<D: Disk> Mount<D> {
         let covered = if self.core.options.planted(Planted::RecycleUncovered) {
             Sequence::MAX
         } else {
-            self.checkpoints.covered
+            self.recyclable()
         };
         let secret = self.rng.random();
         match self.log.rotate(covered, len, secret) {
@@ -370,6 +396,21 @@ impl<D: Disk> Mount<D> {
                 Err(error)
             }
         }
+    }
+
+    /// Records of our log up to here may be given up: a checkpoint covers them, and every member has them or the log
+    /// has reached its bound (who was away for longer catches up by state).
+    pub(super) fn recyclable(&self) -> Sequence {
+        let covered = self.checkpoints.covered;
+        if self.log.bytes() >= self.core.options.log_retention_bytes {
+            return covered;
+        }
+        let (machine, log_id) = (self.core.label.machine, self.core.label.log_id);
+        let others = self.core.label.members.iter().filter(|member| member.machine != machine);
+        let acked = others.map(|member| {
+            self.reports.get(&member.machine).map_or(0, |r| r.coverage.get(machine, log_id))
+        });
+        acked.min().unwrap_or(covered).min(covered)
     }
 
     pub(super) fn no_space(&mut self, needed: u64) -> StoreError {

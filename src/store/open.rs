@@ -14,6 +14,7 @@ use super::log_scan::{FoundSegment, ScanEnd, TornBatch, find_segments, scan};
 use super::maintain::Sweep;
 use super::mount::{ContentIds, Mount};
 use super::options::{MountOptions, Planted};
+use super::synclogs::Received;
 use super::tokens::TokenTable;
 use crate::cluster::reuse::Reuse;
 use crate::format::checkpoint::{BadCheckpoint, Checkpoint};
@@ -27,7 +28,7 @@ use crate::format::log::{
 use crate::format::paths;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Reads a label.
@@ -117,7 +118,7 @@ impl<D: Disk> Mount<D> {
         let log = opening.recover(&mut rng)?;
         let Opening { core, tokens, last, checkpoint } = opening;
         let next_sequence = label.first_sequence().max(last + 1);
-        let covered = checkpoint.map_or(0, |c| c.applied);
+        let (covered, received) = checkpoint.map_or((0, Vec::new()), |c| (c.applied, c.received));
         let mut mount = Self {
             content_ids: Arc::new(ContentIds::new(&label)),
             reuse: Reuse::new([label.machine]),
@@ -140,7 +141,16 @@ impl<D: Disk> Mount<D> {
             sweep: Sweep::default(),
             batches: 0,
             records: 0,
+            received: Received::default(),
+            reports: BTreeMap::new(),
+            settling: Vec::new(),
+            heard: Vec::new(),
+            own_former: last,
+            own_missing: 0,
+            quarantined: 0,
         };
+        mount.count_members();
+        mount.replay_received(&received)?;
         mount.resume_waits();
         Ok(mount)
     }
@@ -150,6 +160,10 @@ impl<D: Disk> Mount<D> {
         let last = self.core.space.waiting().map(|freed| freed.superseded_by).max();
         if let Some(last) = last {
             let round = self.reuse.superseded(self.position(last));
+            // What freed them may stand in other logs.
+            for position in self.received.coverage.iter() {
+                self.reuse.superseded(position);
+            }
             self.rounds.push_back((round, last));
             self.settle();
         }
@@ -161,11 +175,20 @@ impl<D: Disk> Mount<D> {
 fn fit_log(options: MountOptions, total: u64) -> MountOptions {
     /// A segment is at most this part of the file system.
     const PART: u64 = 32;
+    /// All segments of a log that members wait for are at most this part of it.
+    const RETAINED_PART: u64 = 16;
     let floor = 2 * (options.single_file_threshold + (64 << 10));
     let max = options.segment_len_max.min(total / PART).max(floor);
     let min = options.segment_len_min.min(max).max(floor);
     let checkpoint_bytes = options.checkpoint_bytes.min(max);
-    MountOptions { segment_len_max: max, segment_len_min: min, checkpoint_bytes, ..options }
+    let log_retention_bytes = options.log_retention_bytes.min(total / RETAINED_PART).max(max);
+    MountOptions {
+        segment_len_max: max,
+        segment_len_min: min,
+        checkpoint_bytes,
+        log_retention_bytes,
+        ..options
+    }
 }
 
 fn draw_log_id(rng: &mut StdRng) -> LogId {
@@ -268,6 +291,7 @@ impl<D: Disk> Opening<D> {
             log_id,
             mount: self.core.label.mount,
             mount_uuid: self.core.label.mount_uuid,
+            received: false,
         }
     }
 

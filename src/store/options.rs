@@ -56,6 +56,9 @@ pub struct MountOptions {
     pub segment_len_max: u64,
     /// First segment, in bytes.
     pub segment_len_min: u64,
+    /// Bytes that a log (our own, and each that was received) may take although a checkpoint covers it, for members
+    /// that have not caught up.
+    pub log_retention_bytes: u64,
     /// Log bytes that are not covered by a checkpoint before one is begun.
     pub checkpoint_bytes: u64,
     /// Batch size in bytes at which the log is written without waiting for more.
@@ -79,6 +82,7 @@ impl Default for MountOptions {
             sync: SyncMode::Fsync,
             segment_len_max: 64 << 20,
             segment_len_min: 4 << 20,
+            log_retention_bytes: 1 << 30,
             checkpoint_bytes: 32 << 20,
             batch_bytes_max: 1 << 20,
             seed: [0; 32],

@@ -137,12 +137,12 @@ impl<D: Disk> Mount<D> {
         if old.state != State::Live {
             return Err(StoreError::NotFound { deleted: old.state == State::Deleted });
         }
+        let target = self.keep_content(&old)?;
         let sequence = self.take_sequence();
         let header = self.next_header(&old, EditKind::Delete, &token, sequence, State::Deleted);
-        let target = Target::unchanged(&old);
         let replaced = Replaced::Live(old.length);
         let staged = self.push_edit(header, target, replaced, &token, sequence);
-        if self.core.options.undelete_window_ms == 0 {
+        if self.core.options.undelete_window_ms == 0 && id.machine == self.core.label.machine {
             // No window: the purge goes into the same batch.
             self.stage_purge(id)?;
         }
@@ -266,6 +266,32 @@ impl<D: Disk> Mount<D> {
         Ok(false)
     }
 
+    /// Vector entries of the next version of an object, at most.
+    fn entries_after(&self, old: &SlotHeader) -> usize {
+        let pruned = self.all_cover(old.version.tag.position());
+        if pruned { VECTOR_ROOM } else { VECTOR_ROOM.max(old.version.vector.len() + 1) }
+    }
+
+    /// The content of a delete stays where it is, unless the header grows over it.
+    fn keep_content(&mut self, old: &SlotHeader) -> StoreResult<Target> {
+        let mut target = Target::unchanged(old);
+        let needed = slot_len(old.length, self.entries_after(old));
+        let begins = needed - old.length;
+        if old.body != SlotBody::Inline || begins <= old.payload_offset() as u64 {
+            return Ok(target);
+        }
+        if self.overlay.contains_key(&old.address) {
+            self.commit()?;
+        }
+        let Some((_, payload)) = self.core.slot_at(old.place())? else {
+            return Err(StoreError::Damaged("the deleted content cannot be read".to_owned()));
+        };
+        self.reserve_log(2 * RECORD_OVERHEAD + payload.len())?;
+        target.payload = Bytes::from(payload);
+        self.place_inline(old, needed, &mut target)?;
+        Ok(target)
+    }
+
     /// Decides where new content of a live object goes.
     fn place_content(&mut self, old: &SlotHeader, body: Body) -> StoreResult<Target> {
         let mut target = Target::unchanged(old);
@@ -278,7 +304,7 @@ impl<D: Disk> Mount<D> {
                 self.leave(old, &mut target)?;
             }
             Body::Inline { bytes, crc } => {
-                let needed = slot_len(bytes.len() as u64, VECTOR_ROOM);
+                let needed = slot_len(bytes.len() as u64, self.entries_after(old));
                 target.payload = bytes;
                 target.payload_crc = crc;
                 self.place_inline(old, needed, &mut target)?;
@@ -299,7 +325,7 @@ impl<D: Disk> Mount<D> {
             SlotBody::Slot(_) => moved,
             SlotBody::Single(_) | SlotBody::None => None,
         };
-        let wanted = self.capacity(self.core.options.reserve, target.length)?;
+        let wanted = self.capacity(self.core.options.reserve, target.length)?.max(needed);
         if let Some(here) = here.filter(|place| needed <= place.capacity()) {
             let keep = if needed * 2 < here.capacity() {
                 to_units(wanted).min(here.capacity_units)
@@ -341,7 +367,7 @@ impl<D: Disk> Mount<D> {
     }
 
     /// The slot that a home forwards to, with its room.
-    fn moved_place(&mut self, home: &SlotHeader) -> StoreResult<Option<Place>> {
+    pub(super) fn moved_place(&mut self, home: &SlotHeader) -> StoreResult<Option<Place>> {
         let SlotBody::Slot(address) = home.body else { return Ok(None) };
         let place = Place { address, capacity_units: 0 };
         let found = match self.overlay.get(&address) {
@@ -370,7 +396,8 @@ impl<D: Disk> Mount<D> {
     ) -> SlotHeader {
         let position = self.position(sequence);
         let take_over = old.creation.machine != position.machine;
-        let version: Version = next_version(Some(&old.version), kind, position, true, take_over);
+        let pruned = self.all_cover(old.version.tag.position());
+        let version: Version = next_version(Some(&old.version), kind, position, pruned, take_over);
         SlotHeader {
             state,
             version,

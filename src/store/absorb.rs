@@ -1,0 +1,185 @@
+//! State exchange, the receiving side: versions that are copied from a mirror's slots instead of its log.
+//!
+//! Invariants: a copy is in our own log (as an image, which never leaves the machine) before it touches a slot; it
+//! stands or falls by the rules of design section 5; absence at the mirror proves nothing, so nothing is ever removed
+//! for it.
+
+use super::disk::Disk;
+use super::error::{StoreError, StoreResult};
+use super::mount::Mount;
+use super::receive::Incoming;
+use crate::cluster::coverage::Coverage;
+use crate::cluster::version::{Decision, compare};
+use crate::format::crc::crc32c;
+use crate::format::ids::Position;
+use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
+use crate::format::slot::{Body, Role, SlotHeader};
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+/// Bytes of record besides the payload, at most.
+const RECORD_OVERHEAD: usize = 1024;
+
+/// One version as it lies in a mirror's slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotCopy {
+    /// Header at home, as on disk.
+    pub home: SlotImage,
+    /// Header of the slot with the content, if it has moved.
+    pub target: Option<SlotImage>,
+    /// The content, verified; empty for a large object.
+    pub payload: Bytes,
+}
+
+/// What became of copies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Absorbed {
+    /// Versions that were written.
+    pub taken: u64,
+    /// Versions that were known, or lost.
+    pub known: u64,
+    /// Copies that make no sense.
+    pub refused: u64,
+    /// Contents of large objects that must be fetched before their copies can be taken.
+    pub needs: Vec<(Position, u64)>,
+}
+
+impl<D: Disk> Mount<D> {
+    /// Takes copies of slots of one or more chunkfiles; durable and applied when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`]; `Io` "no space" before anything was changed.
+    pub fn absorb(
+        &mut self,
+        chunkfiles: &[ChunkfileCreated],
+        copies: &[SlotCopy],
+    ) -> StoreResult<Absorbed> {
+        self.check_fence()?;
+        self.commit()?;
+        for created in chunkfiles {
+            self.ensure_chunkfile(created)?;
+        }
+        let mut absorbed = Absorbed::default();
+        let mut wanted = Vec::new();
+        for copy in copies {
+            let edit = image_of(copy);
+            let Ok((home, _)) = self.core.headers_of(&edit) else {
+                absorbed.refused += 1;
+                continue;
+            };
+            if home.role != Role::Home || !is_whole(&home, copy) {
+                absorbed.refused += 1;
+                continue;
+            }
+            if !self.is_news(&home)? {
+                absorbed.known += 1;
+                continue;
+            }
+            if let Body::Single(content) = home.body
+                && !self.has_content(content)?
+            {
+                absorbed.needs.push((content, home.length));
+                continue;
+            }
+            if let Some(image) = &edit.target {
+                self.core.ensure_allocated(image, copy.payload.len())?;
+            }
+            self.core.ensure_allocated(&edit.home, copy.payload.len())?;
+            wanted.push((edit, home, copy.payload.clone()));
+        }
+        for (edit, home, payload) in &wanted {
+            self.reserve_log(RECORD_OVERHEAD + payload.len())?;
+            let sequence = self.take_sequence();
+            let crc = if payload.is_empty() { 0 } else { home.payload_crc };
+            self.push_record(&Record::Image(edit.clone()), sequence, payload.clone(), crc);
+        }
+        self.commit()?;
+        for (edit, home, payload) in &wanted {
+            let incoming = Incoming { edit, home, payload, at: home.edited_at() };
+            if let Err(error) = self.take_version(&incoming) {
+                self.fence(error.to_string());
+                return Err(StoreError::Fenced(error.to_string()));
+            }
+            absorbed.taken += 1;
+        }
+        self.commit()?;
+        Ok(absorbed)
+    }
+
+    /// Everything that `coverage` covers is here: durable when it returns.
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    pub fn reached(&mut self, coverage: &Coverage) -> StoreResult<()> {
+        self.check_fence()?;
+        let own = self.own_log();
+        let known = &self.received.coverage;
+        let news = coverage.iter().filter(|position| !known.covers(*position));
+        let news: Vec<Position> = news.collect();
+        let others = news.iter().filter(|p| (p.machine, p.log_id) != (own.machine, own.log_id));
+        let others: Vec<Position> = others.copied().collect();
+        let ours = own.covered_by(coverage);
+        if ours < self.core.label.first_sequence() {
+            self.own_former = self.own_former.max(ours);
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        self.reserve_log(RECORD_OVERHEAD + others.len() * 16)?;
+        let sequence = self.take_sequence();
+        self.push_record(&Record::Reached(others.clone()), sequence, Bytes::new(), 0);
+        self.commit()?;
+        for position in others {
+            self.received.coverage.raise(position);
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// Whether a copy says something that the slot here does not know.
+    fn is_news(&mut self, home: &SlotHeader) -> StoreResult<bool> {
+        let Some(there) = self.core.header_at(home.place())? else { return Ok(true) };
+        if !there.is_object(&home.object_id()) || there.role != Role::Home {
+            return Ok(!super::core::is_newer_home(&there, home));
+        }
+        if compare(&there.version, &home.version) != Decision::Ignore {
+            return Ok(true);
+        }
+        if there.version.tag != home.version.tag {
+            return Ok(false);
+        }
+        // The same version: news only if its content here is damaged.
+        Ok(match there.body {
+            Body::Inline => self.core.slot_at(there.place())?.is_none(),
+            Body::Slot(_) => match self.moved_place(&there)? {
+                Some(place) => self.core.slot_at(place)?.is_none(),
+                None => true,
+            },
+            Body::Single(_) | Body::None => false,
+        })
+    }
+}
+
+/// Whether the content is the one that the header names.
+fn is_whole(home: &SlotHeader, copy: &SlotCopy) -> bool {
+    match home.body {
+        Body::Inline | Body::Slot(_) => {
+            copy.payload.len() as u64 == home.length && crc32c(&copy.payload) == home.payload_crc
+        }
+        Body::Single(_) | Body::None => copy.payload.is_empty(),
+    }
+}
+
+fn image_of(copy: &SlotCopy) -> Edit {
+    Edit {
+        token_lowest: 0,
+        token_issued_ms: 0,
+        replaced: Replaced::Nothing,
+        rename_single: true,
+        has_payload: !copy.payload.is_empty() || copy.target.is_some(),
+        freed: SmallVec::new(),
+        freed_single: None,
+        home: copy.home.clone(),
+        target: copy.target.clone(),
+    }
+}
