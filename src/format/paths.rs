@@ -11,6 +11,7 @@
 //! binlog/spare                                                the next segment, being pre-written
 //! synclog/<peer>/<log id>-<first sequence>.log                segments received from a peer
 //! conflicts/<object>-<machine>-<log id>-<sequence>            a losing version, by the position of its edit
+//! conflicts/<machine>-<log id>-<sequence>.single              the content of a large one (a link of its singlefile)
 //! ```
 //!
 //! Machines are decimal; log ids and chunk numbers are 8, sequences 16 hexadecimal digits; an object is the 60
@@ -85,6 +86,8 @@ pub enum MountFile {
     Synclog(MachineId, SegmentName),
     /// A losing version: object, position of its edit.
     Conflict(ObjectId, Position),
+    /// The content of a large losing version, by its content id.
+    ConflictSingle(Position),
 }
 
 impl MountFile {
@@ -120,6 +123,9 @@ impl MountFile {
             [BINLOG, "spare"] => Some(Self::BinlogSpare),
             [BINLOG, name] => segment(name).map(Self::Binlog),
             [SYNCLOG, peer, name] => Some(Self::Synclog(peer.parse().ok()?, segment(name)?)),
+            [CONFLICTS, name] if name.ends_with(".single") => {
+                position(name.strip_suffix(".single")?).map(Self::ConflictSingle)
+            }
             [CONFLICTS, name] => {
                 let (object, edit) = name.split_at_checked(60)?;
                 let bytes = BASE64URL_NOPAD.decode(object.as_bytes()).ok()?;
@@ -173,6 +179,9 @@ impl fmt::Display for MountFile {
                 let (m, l, s) = (e.machine, e.log_id, e.sequence);
                 write!(f, "{CONFLICTS}/{object}-{m}-{l:08x}-{s:016x}")
             }
+            Self::ConflictSingle(c) => {
+                write!(f, "{CONFLICTS}/{}-{:08x}-{:016x}.single", c.machine, c.log_id, c.sequence)
+            }
         }
     }
 }
@@ -193,6 +202,12 @@ pub fn single(content: Position) -> String {
 #[must_use]
 pub fn single_tmp(content: Position) -> String {
     MountFile::SingleTmp(content).path()
+}
+
+/// Path of the content of a large version that lost, by its content id.
+#[must_use]
+pub fn conflict_single(content: Position) -> String {
+    MountFile::ConflictSingle(content).path()
 }
 
 /// Path of a segment of our own log.
@@ -235,7 +250,7 @@ mod tests {
     use crate::format::file_id::ObjectKind;
     use proptest::prelude::*;
 
-    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 12] {
+    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 13] {
         let name = SegmentName { log_id: p.log_id, first: p.sequence };
         let object = ObjectId {
             kind: ObjectKind::Chunk,
@@ -262,6 +277,7 @@ mod tests {
             MountFile::Synclog(peer, name),
             MountFile::Conflict(object, p),
             MountFile::BinlogSpare,
+            MountFile::ConflictSingle(p),
         ]
     }
 

@@ -10,10 +10,11 @@ use super::mount::Mount;
 use super::receive::Incoming;
 use crate::cluster::coverage::Coverage;
 use crate::cluster::version::{Decision, compare};
+use crate::format::conflict::Conflict;
 use crate::format::crc::crc32c;
 use crate::format::ids::Position;
 use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
-use crate::format::slot::{Body, Role, SlotHeader};
+use crate::format::slot::{Body, Role, SlotHeader, State};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -95,7 +96,7 @@ impl<D: Disk> Mount<D> {
         }
         self.commit()?;
         for (edit, home, payload) in &wanted {
-            let incoming = Incoming { edit, home, payload, at: home.edited_at() };
+            let incoming = Incoming { edit, home, payload, at: home.edited_at(), again: false };
             if let Err(error) = self.take_version(&incoming) {
                 self.fence(error.to_string());
                 return Err(StoreError::Fenced(error.to_string()));
@@ -104,6 +105,30 @@ impl<D: Disk> Mount<D> {
         }
         self.commit()?;
         Ok(absorbed)
+    }
+
+    /// Takes a version once more that our own log says was taken over as state.
+    pub(super) fn replay_image(&mut self, edit: &Edit, payload: &[u8]) -> StoreResult<()> {
+        match self.core.headers_of(edit) {
+            Ok((home, _)) => {
+                let at = home.edited_at();
+                self.take_version(&Incoming { edit, home: &home, payload, at, again: true })
+            }
+            Err(why) => {
+                self.core.warnings.push(format!("an image in our log is not applied: {why}"));
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps a losing version that a mirror has in its archive. The content of a large one was fetched before.
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    pub fn absorb_archived(&mut self, lost: &Conflict, content: &[u8]) -> StoreResult<()> {
+        self.check_fence()?;
+        let kept = self.core.archive(lost, content);
+        kept.map(|_| ()).inspect_err(|error| self.fence(error.to_string()))
     }
 
     /// Everything that `coverage` covers is here: durable when it returns.
@@ -148,21 +173,18 @@ impl<D: Disk> Mount<D> {
         if there.version.tag != home.version.tag {
             return Ok(false);
         }
-        // The same version: news only if its content here is damaged.
-        Ok(match there.body {
-            Body::Inline => self.core.slot_at(there.place())?.is_none(),
-            Body::Slot(_) => match self.moved_place(&there)? {
-                Some(place) => self.core.slot_at(place)?.is_none(),
-                None => true,
-            },
-            Body::Single(_) | Body::None => false,
-        })
+        // The same version: news only if its content is not here.
+        self.core.has_slot_content(&there).map(|here| !here)
     }
 }
 
-/// Whether the content is the one that the header names.
+/// Whether the content is the one that the header names. That of a tombstone may be missing: a delete carries none,
+/// and a concurrent edit may have stood in its place.
 fn is_whole(home: &SlotHeader, copy: &SlotCopy) -> bool {
     match home.body {
+        Body::Inline | Body::Slot(_) if home.state == State::Deleted && copy.payload.is_empty() => {
+            copy.target.is_none()
+        }
         Body::Inline | Body::Slot(_) => {
             copy.payload.len() as u64 == home.length && crc32c(&copy.payload) == home.payload_crc
         }

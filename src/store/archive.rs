@@ -1,13 +1,14 @@
 //! The conflict archive of a mount: versions that lost, each in a file of its own (P4).
 //!
 //! Invariants: a file is durable, name included, before the slot of its version is overwritten; the name makes it a
-//! set; an entry of a large object keeps its singlefile in place until it is dropped.
+//! set; the content of a large one is kept under a name of its own, whatever becomes of the singlefile.
 
 use super::core::Core;
 use super::disk::{Disk, DiskFile, Open};
 use super::error::{StoreError, StoreResult};
 use crate::format::conflict::{CONFLICT_HEAD_LEN, CONFLICT_PREFIX_LEN, Conflict};
 use crate::format::crc::crc32c;
+use crate::format::ids::Position;
 use crate::format::paths::{self, CONFLICTS, MountFile};
 use crate::format::record::Dropped;
 
@@ -26,6 +27,9 @@ impl<D: Disk> Core<D> {
             // Half written by a process that was killed: nobody was told.
         }
         self.disk.create_dir_all(CONFLICTS).map_err(io("create the folder of"))?;
+        if let Some(content) = lost.single {
+            self.keep_content(content)?;
+        }
         if self.disk.stat(&path).map_err(io("stat"))?.is_some() {
             self.disk.unlink(&path).map_err(io("remove"))?;
         }
@@ -40,12 +44,33 @@ impl<D: Disk> Core<D> {
         Ok(true)
     }
 
+    /// Gives the content of a large version its name in the archive. The folder is synced by the caller.
+    fn keep_content(&mut self, content: Position) -> StoreResult<()> {
+        let kept = paths::conflict_single(content);
+        let io = |what: &str| StoreError::io(format!("{what} {kept}"));
+        if self.disk.stat(&kept).map_err(io("stat"))?.is_some() {
+            return Ok(());
+        }
+        let (single, tmp) = (paths::single(content), paths::single_tmp(content));
+        if self.disk.stat(&single).map_err(io("look for"))?.is_some() {
+            return self.disk.link(&single, &kept).map_err(io("link"));
+        }
+        match self.disk.rename(&tmp, &kept) {
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                self.warnings.push(format!("the content of an archived version is lost: {kept}"));
+                Ok(())
+            }
+            Err(e) => Err(io("rename")(e)),
+        }
+    }
+
     /// Gives an archived version up.
     pub fn drop_archived(&mut self, dropped: &Dropped) -> StoreResult<()> {
         let path = MountFile::Conflict(dropped.object, dropped.edit).path();
         let Some((lost, _)) = read_archived(&self.disk, &path)? else { return Ok(()) };
         let mut gone = vec![path];
-        gone.extend(lost.single.map(paths::single));
+        gone.extend(lost.single.map(paths::conflict_single));
         for path in gone {
             match self.disk.unlink(&path) {
                 Ok(()) => {

@@ -19,6 +19,7 @@ use crate::format::log::RawRecord;
 use crate::format::paths;
 use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
 use crate::format::slot::{Body, HEADER_LEN, MAGIC_BYTES, Role, SlotHeader, State};
+use bytes::Bytes;
 use std::collections::BTreeSet;
 
 /// Longest slot header with its extra vector entries.
@@ -48,6 +49,10 @@ pub struct Core<D: Disk> {
     pub dirty_folders: BTreeSet<String>,
     /// What an operator should know.
     pub warnings: Vec<String>,
+    /// Whether the counters were made from the slots at this start.
+    pub rebuilt: bool,
+    /// Versions taken over as state that the replay of our own log found: no more than a checkpoint leaves behind.
+    pub images: Vec<(Edit, Bytes)>,
     /// What of other logs the replay of our own showed to be covered.
     pub reached: Vec<Position>,
 }
@@ -68,6 +73,8 @@ impl<D: Disk> Core<D> {
             next_chunk: 0,
             dirty_folders: BTreeSet::new(),
             warnings: Vec::new(),
+            rebuilt: false,
+            images: Vec::new(),
             reached: Vec::new(),
         }
     }
@@ -124,6 +131,19 @@ impl<D: Disk> Core<D> {
         Ok(header.payload(&bytes).map(|p| p.to_vec()).map(|payload| (header, payload)))
     }
 
+    /// Whether the content that a home header names is in its slot. True where it is in none.
+    pub fn has_slot_content(&mut self, home: &SlotHeader) -> StoreResult<bool> {
+        let place = match home.body {
+            Body::Inline => home.place(),
+            Body::Slot(address) => Place { address, capacity_units: 0 },
+            Body::Single(_) | Body::None => return Ok(true),
+        };
+        let found = self.slot_at(place)?;
+        Ok(found.is_some_and(|(there, _)| {
+            there.cookie == home.cookie && there.payload_crc == home.payload_crc
+        }))
+    }
+
     pub(super) fn write_slot(&mut self, image: &SlotImage, payload: &[u8]) -> StoreResult<()> {
         let short_is_fine = self.options.planted(Planted::IgnoreShortWrite);
         let parts: [&[u8]; 2] = [&image.header, payload];
@@ -161,7 +181,8 @@ impl<D: Disk> Core<D> {
         match Record::decode(raw.kind, raw.head) {
             Ok(Some(Record::Edit(edit))) => self.replay_edit(&edit, raw),
             Ok(Some(Record::Image(edit))) => {
-                self.replay_image(&edit, raw)?;
+                // It may have met a conflict, whose loser has to be kept first: the mount applies it.
+                self.images.push((edit, Bytes::copy_from_slice(raw.payload)));
                 Ok(None)
             }
             Ok(Some(Record::Chunkfile(created))) => {
@@ -227,20 +248,6 @@ impl<D: Disk> Core<D> {
         self.account(edit, &home, raw.sequence);
         self.remove_single(edit)?;
         Ok(answer_of(edit, &home))
-    }
-
-    /// A version that was taken over as state. What it freed is settled by a record of its own.
-    fn replay_image(&mut self, edit: &Edit, raw: &RawRecord<'_>) -> StoreResult<()> {
-        match self.headers_of(edit) {
-            Ok((home, target)) => {
-                self.replay_slots(edit, &home, target.as_ref(), raw)?;
-                self.note_edit_used(edit, &home);
-            }
-            Err(why) => {
-                self.warnings.push(format!("log record {:x} is not applied: {why}", raw.sequence));
-            }
-        }
-        Ok(())
     }
 
     /// The headers that a record carries. One chunkfile that cannot be read must not keep the mount from serving the

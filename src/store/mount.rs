@@ -30,7 +30,7 @@ use crate::format::slot::SlotHeader;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -190,6 +190,8 @@ pub struct Mount<D: Disk> {
     pub(super) own_missing: Sequence,
     /// Records that could not be applied.
     pub(super) quarantined: u64,
+    /// Contents of large objects that nobody has any more.
+    pub(super) gone_contents: HashSet<Position>,
 }
 
 impl<D: Disk> Mount<D> {

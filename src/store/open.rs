@@ -28,7 +28,7 @@ use crate::format::log::{
 use crate::format::paths;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Reads a label.
@@ -148,6 +148,7 @@ impl<D: Disk> Mount<D> {
             own_former: last,
             own_missing: 0,
             quarantined: 0,
+            gone_contents: HashSet::new(),
         };
         mount.count_members();
         mount.replay_received(&received)?;
@@ -227,7 +228,7 @@ impl<D: Disk> Opening<D> {
         self.replay_former_log()?;
         let log = self.replay_own_log(rng)?;
         if rebuild {
-            self.core.rebuild()?;
+            self.core.rebuild(self.last)?;
         }
         self.choose_lanes()?;
         self.remove_temporaries()?;

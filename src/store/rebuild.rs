@@ -7,9 +7,9 @@
 use super::core::Core;
 use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
-use crate::format::checkpoint::{ChunkfileState, Counters};
+use crate::format::checkpoint::{ChunkfileState, Counters, FreedPlace};
 use crate::format::chunkfile::{CHUNKFILE_HEADER_LEN, ChunkfileHeader, FIRST_SLOT_UNITS};
-use crate::format::ids::{Address, ChunkfileId, UNIT};
+use crate::format::ids::{Address, ChunkfileId, Place, Sequence, UNIT};
 use crate::format::paths::{self, MountFile};
 use crate::format::slot::{Body, HEADER_LEN, Role, SlotHeader, State};
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// Free space, tombstones and counters, from every slot header. The log was replayed before.
-    pub fn rebuild(&mut self) -> StoreResult<()> {
+    pub fn rebuild(&mut self, last: Sequence) -> StoreResult<()> {
         self.counters = Counters::default();
         self.space = super::space::Space::default();
         self.frozen.clear();
@@ -84,7 +84,8 @@ impl<D: Disk> Core<D> {
             let address = address(*id, *offset);
             !extent.target || named.get(&address).is_some_and(|cookie| *cookie == extent.cookie)
         });
-        self.space_between(&extents);
+        self.space_between(&extents, last);
+        self.rebuilt = true;
         Ok(())
     }
 
@@ -112,6 +113,7 @@ impl<D: Disk> Core<D> {
                 }
                 at += match SlotHeader::decode(slot, &secret) {
                     Ok(header) if header.address == address(id, at) => {
+                        self.note_frontier(&header);
                         self.take_header(&header, extents, named);
                         if header.is_in_use() { header.capacity_units.max(1) } else { 1 }
                     }
@@ -157,21 +159,36 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    /// Holes are what no slot covers, up to the last slot of each of our chunkfiles.
-    fn space_between(&mut self, extents: &Extents) {
+    /// What no slot in use covers waits for R12 once more, up to the last slot that ever was in each of our chunkfiles:
+    /// a member may not have heard yet why it is not in use.
+    fn space_between(&mut self, extents: &Extents, last: Sequence) {
         let files: Vec<ChunkfileId> =
             self.chunks.states.keys().copied().filter(|id| self.is_ours(*id)).collect();
         for id in files {
             let mut end = FIRST_SLOT_UNITS;
             for (&(_, offset), extent) in extents.range((id, 0)..=(id, u32::MAX)) {
                 if offset > end {
-                    self.space.give(id.chunk, end, offset - end);
+                    self.wait_again(id, end, offset - end, last);
                 }
                 end = end.max(offset + extent.units);
             }
-            if let Some(state) = self.chunks.states.get_mut(&id) {
-                state.used_units = end.min(state.size_units);
+            let used = self.chunks.states.get(&id).map_or(0, |state| state.used_units);
+            if used > end {
+                self.wait_again(id, end, used - end, last);
             }
+        }
+    }
+
+    fn wait_again(&mut self, id: ChunkfileId, offset_units: u32, units: u32, last: Sequence) {
+        let place = Place { address: address(id, offset_units), capacity_units: units };
+        self.space.wait(FreedPlace { place, superseded_by: last });
+    }
+
+    /// Everything up to the end of this slot was handed out at some time.
+    fn note_frontier(&mut self, header: &SlotHeader) {
+        if let Some(state) = self.chunks.states.get_mut(&header.address.chunkfile()) {
+            let end = header.address.offset_units.saturating_add(header.capacity_units);
+            state.used_units = state.used_units.max(end.min(state.size_units));
         }
     }
 }

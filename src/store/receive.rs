@@ -43,6 +43,8 @@ pub(super) struct Incoming<'a> {
     pub payload: &'a [u8],
     /// The record.
     pub at: Position,
+    /// A restart applies it once more: what it did to the accounts may not be in the checkpoint.
+    pub again: bool,
 }
 
 impl<D: Disk> Mount<D> {
@@ -97,7 +99,7 @@ impl<D: Disk> Mount<D> {
         }
         for (log, to, records) in taken {
             for raw in Records::new(&records).flatten() {
-                self.apply_received(log.at(raw.sequence), &raw)?;
+                self.apply_received(log.at(raw.sequence), &raw, false)?;
             }
             self.note_covered(log.at(to));
         }
@@ -220,14 +222,31 @@ impl<D: Disk> Mount<D> {
                 }
             }
             Ok(Some(Record::Archived(Conflict { single: Some(content), length, .. }))) => {
-                Ok((!self.has_content(content)?).then_some((content, length)))
+                let kept = paths::conflict_single(content);
+                let found = self.core.disk.stat(&kept);
+                let found = found.map_err(StoreError::io(format!("stat {kept}")))?.is_some();
+                Ok((!found && !self.has_content(content)?).then_some((content, length)))
             }
             Ok(_) | Err(_) => Ok(None),
         }
     }
 
+    /// No mirror has this content any more, because a later version of its object stands: records that name it are
+    /// applied without it.
+    pub fn content_is_gone(&mut self, content: Position) {
+        /// A mirror that says so of more is not believed for ever.
+        const GONE_MAX: usize = 1 << 16;
+        if self.gone_contents.len() >= GONE_MAX {
+            self.gone_contents.clear();
+        }
+        self.gone_contents.insert(content);
+    }
+
     /// Whether the content of a large object is here, in place or on its way in.
     pub(super) fn has_content(&self, content: Position) -> StoreResult<bool> {
+        if self.gone_contents.contains(&content) {
+            return Ok(true);
+        }
         for path in [paths::single(content), paths::single_tmp(content)] {
             let found = self.core.disk.stat(&path);
             if found.map_err(StoreError::io(format!("stat {path}")))?.is_some() {
@@ -259,16 +278,16 @@ impl<D: Disk> Mount<D> {
     }
 
     /// Applies a record of another log that is durable here.
-    pub(super) fn apply_received(&mut self, at: Position, raw: &RawRecord<'_>) -> StoreResult<()> {
+    pub(super) fn apply_received(
+        &mut self,
+        at: Position,
+        raw: &RawRecord<'_>,
+        again: bool,
+    ) -> StoreResult<()> {
         match Record::decode(raw.kind, raw.head) {
-            Ok(Some(Record::Edit(edit))) => self.apply_edit(at, &edit, raw.payload),
+            Ok(Some(Record::Edit(edit))) => self.apply_edit(at, &edit, raw.payload, again),
             Ok(Some(Record::Chunkfile(created))) => self.ensure_chunkfile(&created),
-            Ok(Some(Record::Archived(lost))) => {
-                if let Some(content) = lost.single {
-                    self.place_content_file(content)?;
-                }
-                self.core.archive(&lost, raw.payload).map(|_| ())
-            }
+            Ok(Some(Record::Archived(lost))) => self.core.archive(&lost, raw.payload).map(|_| ()),
             Ok(Some(Record::Dropped(dropped))) => self.core.drop_archived(&dropped),
             Ok(Some(Record::Settled(_) | Record::Image(_) | Record::Reached(_))) => {
                 self.put_aside(at, "it should not have left its machine");
@@ -295,7 +314,13 @@ impl<D: Disk> Mount<D> {
         self.core.warnings.push(what);
     }
 
-    fn apply_edit(&mut self, at: Position, edit: &Edit, payload: &[u8]) -> StoreResult<()> {
+    fn apply_edit(
+        &mut self,
+        at: Position,
+        edit: &Edit,
+        payload: &[u8],
+        again: bool,
+    ) -> StoreResult<()> {
         let (home, _) = match self.core.headers_of(edit) {
             Ok(headers) => headers,
             Err(why) => {
@@ -308,7 +333,7 @@ impl<D: Disk> Mount<D> {
             return Ok(());
         }
         self.heard.extend(answer_of(edit, &home));
-        let incoming = Incoming { edit, home: &home, payload, at };
+        let incoming = Incoming { edit, home: &home, payload, at, again };
         self.take_version(&incoming)
     }
 
@@ -322,6 +347,9 @@ impl<D: Disk> Mount<D> {
         };
         match compare(&old.version, &home.version) {
             Decision::Ignore => {
+                if incoming.again {
+                    self.count_again(&old, incoming);
+                }
                 if old.version.tag != home.version.tag {
                     self.give_up_content(incoming)?;
                 }
@@ -334,7 +362,7 @@ impl<D: Disk> Mount<D> {
                     && home.token_sequence == old.token_sequence;
                 match winner {
                     Winner::Incoming => {
-                        let kept = !retried && self.archive_local(&old)?;
+                        let kept = !retried && self.archive_local(&old, incoming.again)?;
                         self.store_version(Some(&old), incoming, kept)
                     }
                     Winner::Local if retried => self.give_up_content(incoming),
@@ -342,6 +370,18 @@ impl<D: Disk> Mount<D> {
                 }
             }
         }
+    }
+
+    /// The slot holds this version or a later one already: the killed process wrote it, perhaps after the checkpoint.
+    fn count_again(&mut self, there: &SlotHeader, incoming: &Incoming<'_>) {
+        let Incoming { edit, home, .. } = *incoming;
+        if there.version.tag == home.version.tag {
+            self.core.note_edit_used(edit, home);
+        }
+        if !self.core.rebuilt {
+            self.core.count(edit.replaced, home);
+        }
+        self.core.note_tombstone(home);
     }
 
     fn tenant(&mut self, home: &SlotHeader) -> StoreResult<Tenant> {
@@ -442,24 +482,23 @@ impl<D: Disk> Mount<D> {
         if payload.is_empty() || !same {
             return Ok(());
         }
+        if self.core.has_slot_content(old)? {
+            return Ok(());
+        }
         match (old.body, &edit.target) {
-            (Body::Inline, None) if self.core.slot_at(old.place())?.is_none() => {
+            (Body::Inline, None) => {
                 let offset = old.address.offset() + old.payload_offset() as u64;
                 self.core.chunks.write(old.address.chunkfile(), offset, &[payload], false)
             }
             (Body::Slot(address), Some(target)) if address == target.address => {
-                let place = Place { address, capacity_units: 0 };
-                if self.core.slot_at(place)?.is_none() {
-                    self.core.write_slot(target, payload)?;
-                }
-                Ok(())
+                self.core.write_slot(target, payload)
             }
             (Body::Inline | Body::Slot(_) | Body::Single(_) | Body::None, _) => Ok(()),
         }
     }
 
     /// Keeps what is here before it is overwritten. `false`: there was nothing to keep.
-    fn archive_local(&mut self, old: &SlotHeader) -> StoreResult<bool> {
+    fn archive_local(&mut self, old: &SlotHeader, again: bool) -> StoreResult<bool> {
         if old.state != State::Live {
             return Ok(false);
         }
@@ -476,7 +515,7 @@ impl<D: Disk> Mount<D> {
                 }
             }
         };
-        self.archive(old, Bytes::from(content))?;
+        self.archive(old, Bytes::from(content), again)?;
         Ok(true)
     }
 
@@ -493,13 +532,10 @@ impl<D: Disk> Mount<D> {
         if home.state != State::Live {
             return Ok(());
         }
-        if let Body::Single(content) = home.body {
-            self.place_content_file(content)?;
-        }
-        self.archive(home, Bytes::copy_from_slice(incoming.payload))
+        self.archive(home, Bytes::copy_from_slice(incoming.payload), incoming.again)
     }
 
-    fn archive(&mut self, loser: &SlotHeader, content: Bytes) -> StoreResult<()> {
+    fn archive(&mut self, loser: &SlotHeader, content: Bytes, again: bool) -> StoreResult<()> {
         let single = match loser.body {
             Body::Single(content) => Some(content),
             Body::Inline | Body::Slot(_) | Body::None => None,
@@ -512,7 +548,8 @@ impl<D: Disk> Mount<D> {
             payload_crc: loser.payload_crc,
             single,
         };
-        if !self.core.archive(&lost, &content)? {
+        // After a restart the file may be there, and the record not: a second one does no harm.
+        if !self.core.archive(&lost, &content)? && !again {
             return Ok(());
         }
         let object = lost.object;

@@ -1,11 +1,13 @@
 //! Free space below our current log id: holes, and places that wait to become holes (R12).
 //!
 //! Invariants: holes do not touch or overlap (neighbours merge); both maps hold the same holes; a place is in use,
-//! waiting, or free, never two of them. Memory is per hole, not per object (P8).
+//! waiting, or free, never two of them: what begins to wait leaves whatever it was, and what is used again (a
+//! concurrent edit won over the one that freed it) waits no more. Memory is per hole and per place that waits, not per
+//! object (P8).
 
 use crate::format::checkpoint::FreedPlace;
-use crate::format::ids::{ChunkNumber, Sequence};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::format::ids::{Address, ChunkNumber, Sequence};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A hole of at least this many units (32 KiB) gives its blocks back to the file system.
 pub const PUNCH_MIN_UNITS: u32 = 512;
@@ -18,7 +20,9 @@ pub struct Space {
     by_len: BTreeSet<(u32, ChunkNumber, u32)>,
     by_place: BTreeMap<(ChunkNumber, u32), u32>,
     free_units: u64,
-    waiting: VecDeque<FreedPlace>,
+    waiting: BTreeMap<(ChunkNumber, u32), FreedPlace>,
+    /// The same by the edit that freed them.
+    by_edit: BTreeSet<(Sequence, ChunkNumber, u32)>,
     waiting_units: u64,
     to_punch: BTreeSet<(ChunkNumber, u32)>,
 }
@@ -54,49 +58,61 @@ impl Space {
                 self.insert(chunk, end, at + len - end);
             }
         }
-        let overlaps = |freed: &FreedPlace| {
-            let at = freed.place.address.offset_units;
-            freed.place.address.chunk == chunk
-                && at < end
-                && at + freed.place.capacity_units > offset
-        };
-        if self.waiting.iter().any(overlaps) {
-            self.carve_waiting(chunk, offset, end);
-        }
+        self.carve_waiting(chunk, offset, end);
     }
 
     fn carve_waiting(&mut self, chunk: ChunkNumber, offset: u32, end: u32) {
-        for freed in std::mem::take(&mut self.waiting) {
+        let overlapping: Vec<FreedPlace> = self
+            .waiting
+            .range((chunk, 0)..(chunk, end))
+            .rev()
+            .map_while(|(&(_, at), freed)| {
+                (at + freed.place.capacity_units > offset).then_some(*freed)
+            })
+            .collect();
+        for freed in overlapping {
             let at = freed.place.address.offset_units;
             let until = at + freed.place.capacity_units;
-            self.waiting_units -= u64::from(freed.place.capacity_units);
-            if freed.place.address.chunk != chunk || at >= end || until <= offset {
-                self.wait(freed);
-                continue;
-            }
+            self.forget_waiting(chunk, at);
             for (from, to) in [(at, offset.max(at)), (end.min(until), until)] {
                 if from < to {
                     let mut part = freed;
                     part.place.address.offset_units = from;
                     part.place.capacity_units = to - from;
-                    self.wait(part);
+                    self.insert_waiting(part);
                 }
             }
         }
     }
 
+    fn insert_waiting(&mut self, freed: FreedPlace) {
+        let at = (freed.place.address.chunk, freed.place.address.offset_units);
+        self.waiting_units += u64::from(freed.place.capacity_units);
+        self.by_edit.insert((freed.superseded_by, at.0, at.1));
+        self.waiting.insert(at, freed);
+    }
+
+    fn forget_waiting(&mut self, chunk: ChunkNumber, offset: u32) -> Option<FreedPlace> {
+        let freed = self.waiting.remove(&(chunk, offset))?;
+        self.by_edit.remove(&(freed.superseded_by, chunk, offset));
+        self.waiting_units -= u64::from(freed.place.capacity_units);
+        Some(freed)
+    }
+
     /// A place that no version uses any more begins its waits.
     pub fn wait(&mut self, freed: FreedPlace) {
-        self.waiting_units += u64::from(freed.place.capacity_units);
-        self.waiting.push_back(freed);
+        let Address { chunk, offset_units, .. } = freed.place.address;
+        self.carve(chunk, offset_units, freed.place.capacity_units);
+        self.insert_waiting(freed);
     }
 
     /// Ends the waits of every place superseded at or before `covered`: they are free now.
     pub fn release(&mut self, covered: Sequence) {
-        while let Some(freed) = self.waiting.pop_front_if(|f| f.superseded_by <= covered) {
-            self.waiting_units -= u64::from(freed.place.capacity_units);
-            let address = freed.place.address;
-            self.give(address.chunk, address.offset_units, freed.place.capacity_units);
+        while let Some(&(by, chunk, offset)) = self.by_edit.first().filter(|e| e.0 <= covered) {
+            self.by_edit.remove(&(by, chunk, offset));
+            if let Some(freed) = self.forget_waiting(chunk, offset) {
+                self.give(chunk, offset, freed.place.capacity_units);
+            }
         }
     }
 
@@ -160,7 +176,7 @@ impl Space {
 
     /// Places that wait.
     pub fn waiting(&self) -> impl Iterator<Item = &FreedPlace> {
-        self.waiting.iter()
+        self.waiting.values()
     }
 
     /// The hole or waiting place that covers this unit: its end.
@@ -180,7 +196,7 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::ids::{Address, Place};
+    use crate::format::ids::Place;
     use proptest::prelude::*;
 
     fn freed(chunk: u32, offset_units: u32, capacity_units: u32, superseded_by: u64) -> FreedPlace {

@@ -117,13 +117,18 @@ impl<D: Disk> Mount<D> {
             self.received.coverage.raise(name.at(point.applied));
             self.received.checkpointed.raise(name.at(point.applied));
         }
-        for position in std::mem::take(&mut self.core.reached) {
-            self.received.coverage.raise(position);
-        }
         for name in self.synclogs_on_disk()? {
             let point =
                 points.iter().find(|p| p.machine == name.machine && p.log_id == name.log_id);
             self.replay_synclog(name, point)?;
+        }
+        for (edit, payload) in std::mem::take(&mut self.core.images) {
+            self.replay_image(&edit, &payload)?;
+        }
+        // Only now: what was reached by state may lie in a synclog, too, and the replay of our own log may have written
+        // an older version again because the later one's content did not land.
+        for position in std::mem::take(&mut self.core.reached) {
+            self.received.coverage.raise(position);
         }
         self.commit().map(|_| ())
     }
@@ -168,7 +173,7 @@ impl<D: Disk> Mount<D> {
             segment.file.sync_data().map_err(StoreError::io("fdatasync of a synclog"))?;
         }
         let end = scan::<D>(&identity, &mut segments, start, offset, after, &mut |raw| {
-            self.apply_received(log.at(raw.sequence), raw)
+            self.apply_received(log.at(raw.sequence), raw, true)
         })?;
         if start >= segments.len() {
             return Ok(());

@@ -1,0 +1,451 @@
+//! A syncgroup and what is known of it from outside: every edit that was acknowledged, and on what it was based.
+
+use crate::node::{Node, THRESHOLD};
+use folio::format::file_id::ObjectId;
+use folio::format::ids::Tag;
+use folio::format::paths::MountFile;
+use folio::format::slot::State;
+use folio::store::archive::{list_archived, read_archived};
+use folio::store::list::Cursor;
+use folio::store::mount::Staged;
+use folio::store::reader::Reader;
+use folio::store::sim_disk::Dice;
+use folio::store::sync::Received;
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore, SeedableRng};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An acknowledged edit.
+struct Made {
+    parent: Option<Tag>,
+    /// New content; `None` for deletes and undeletes.
+    content: Option<Vec<u8>>,
+}
+
+pub struct World {
+    nodes: Vec<Node>,
+    rng: StdRng,
+    dice: Dice,
+    ids: Vec<ObjectId>,
+    made: BTreeMap<ObjectId, BTreeMap<Tag, Made>>,
+    now_ms: u64,
+}
+
+impl World {
+    pub fn new(seed: u64, members: u16, retention: u64) -> Self {
+        let mut nodes: Vec<Node> = (1..=members).map(|m| Node::new(m, retention)).collect();
+        let all: Vec<_> = nodes.iter().map(Node::member).collect();
+        for node in &mut nodes {
+            node.mount.set_members(all.clone()).unwrap();
+        }
+        Self {
+            nodes,
+            rng: StdRng::seed_from_u64(seed),
+            dice: Dice::new(seed),
+            ids: Vec::new(),
+            made: BTreeMap::new(),
+            now_ms: 1,
+        }
+    }
+
+    fn content(&mut self) -> Vec<u8> {
+        let len = match self.rng.random_range(0..20) {
+            0 => 0,
+            1 => self.rng.random_range(THRESHOLD..3 * THRESHOLD),
+            2..6 => self.rng.random_range(1000..THRESHOLD),
+            _ => self.rng.random_range(1..600),
+        };
+        let mut bytes = vec![0; len];
+        self.rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    fn node(&mut self) -> usize {
+        self.rng.random_range(0..self.nodes.len())
+    }
+
+    fn note(&mut self, parent: Option<Tag>, staged: Staged, content: Option<Vec<u8>>) {
+        let made = Made { parent, content };
+        self.made.entry(staged.id).or_default().insert(staged.tag, made);
+    }
+
+    pub fn trace(&self, step: usize, what: &str) {
+        if let Ok(which) = std::env::var("FOLIO_MIRRORS_TRACE")
+            && let Some(id) = self.ids.iter().find(|id| id.cookie.to_string() == which)
+        {
+            eprintln!("{step} {what}");
+            for node in &self.nodes {
+                eprintln!("   {} {}", node.machine, node.explain(id));
+                eprintln!("      covers {:?}", node.covers().iter().collect::<Vec<_>>());
+                eprintln!("      {:?}", node.mount.reuse_waits_for());
+            }
+        }
+    }
+
+    pub fn step(&mut self) {
+        self.now_ms += self.rng.random_range(0..50);
+        for node in &self.nodes {
+            node.clock.set(self.now_ms);
+        }
+        let what = self.rng.random_range(0..100);
+        self.trace(0, &format!("before {what}"));
+        match what {
+            0..12 => {
+                let (at, content) = (self.node(), self.content());
+                let staged = self.nodes[at].put(&content);
+                self.ids.push(staged.id);
+                self.note(None, staged, Some(content));
+            }
+            12..45 => self.edit(),
+            45..80 => self.deliver(),
+            80..86 => self.report(),
+            86..91 => {
+                let at = self.node();
+                let mount = &mut self.nodes[at].mount;
+                mount.finish_checkpoint().unwrap();
+            }
+            91..95 => {
+                let at = self.node();
+                while self.nodes[at].mount.maintain().unwrap() {}
+                self.nodes[at].mount.commit().unwrap();
+            }
+            95..97 => {
+                let at = self.node();
+                self.nodes[at].power_cut(&mut self.dice);
+                self.tell_members();
+            }
+            97 => {
+                let at = self.node();
+                self.nodes[at].kill();
+                self.tell_members();
+            }
+            98 => self.now_ms += 2_000,
+            _ => self.exchange_state(),
+        }
+    }
+
+    /// After a restart everybody's reports are heard again before long; which ones is left to chance.
+    fn tell_members(&mut self) {
+        self.report();
+    }
+
+    fn edit(&mut self) {
+        if self.ids.is_empty() {
+            return;
+        }
+        let newest = self.ids.len().min(4);
+        let id = if self.rng.random_bool(0.8) {
+            self.ids[self.ids.len() - 1 - self.rng.random_range(0..newest)]
+        } else {
+            self.ids[self.rng.random_range(0..self.ids.len())]
+        };
+        let at = self.node();
+        let parent = self.nodes[at].tag(&id);
+        match self.rng.random_range(0..10) {
+            0..7 => {
+                let content = self.content();
+                if let Some(staged) = self.nodes[at].modify(&id, &content) {
+                    self.note(parent, staged, Some(content));
+                }
+            }
+            7 | 8 => {
+                if let Some(staged) = self.nodes[at].delete(&id) {
+                    self.note(parent, staged, None);
+                }
+            }
+            _ => {
+                if let Some(staged) = self.nodes[at].undelete(&id) {
+                    self.note(parent, staged, None);
+                }
+            }
+        }
+    }
+
+    fn pair(&mut self) -> (usize, usize) {
+        let from = self.node();
+        let mut to = self.node();
+        while to == from {
+            to = self.node();
+        }
+        (from, to)
+    }
+
+    /// A random log that `from` holds, or what follows a random older point of it: duplicates, relays, reorderings.
+    fn deliver(&mut self) {
+        let (from, to) = self.pair();
+        let logs = self.nodes[from].logs();
+        let (log, _) = logs[self.rng.random_range(0..logs.len())];
+        let covered = log.covered_by(&self.nodes[to].covers());
+        let after = if self.rng.random_bool(0.2) { 0 } else { covered };
+        let batches = self.rng.random_range(1..6);
+        let Some(slice) = self.nodes[from].slice(log, after, batches) else { return };
+        show(from, to, &slice);
+        let (source, target) = two(&mut self.nodes, from, to);
+        let received = target.receive(&slice, source);
+        if std::env::var("FOLIO_MIRRORS_TRACE").is_ok() {
+            eprintln!("  {received:?} {}", target.mount.quarantined());
+        }
+        match received {
+            Received::Covered(_) | Received::NeedsContent { .. } => {}
+            Received::Gap(have) => assert!(slice.from > have, "a gap that is none"),
+            Received::Broken(why) => {
+                assert!(log == target.mount.own_log(), "broken: {why}");
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        let (from, to) = self.pair();
+        let report = self.nodes[from].mount.own_report();
+        let machine = self.nodes[from].machine;
+        self.nodes[to].mount.member_report(machine, &report);
+    }
+
+    /// `to` copies all that `from` has, slot by slot.
+    fn exchange_state(&mut self) {
+        let (from, to) = self.pair();
+        self.copy_state(from, to);
+    }
+
+    fn copy_state(&mut self, from: usize, to: usize) {
+        let reached = self.nodes[from].covers();
+        let (source, target) = two(&mut self.nodes, from, to);
+        for id in &self.ids {
+            let Some(copy) = source.copy(id) else { continue };
+            let mut files = vec![source.chunkfile(copy.home.address.chunkfile()).unwrap()];
+            let target_file = copy.target.as_ref().map(|image| image.address.chunkfile());
+            files.extend(target_file.and_then(|file| source.chunkfile(file)));
+            let absorbed = target.mount.absorb(&files, std::slice::from_ref(&copy)).unwrap();
+            assert_eq!(
+                absorbed.refused,
+                0,
+                "{} {} {:?} {:?}",
+                source.explain(id),
+                target.explain(id),
+                source.slot(id.home().address),
+                source.slot(copy.target.as_ref().map_or(id.home().address, |t| t.address)),
+            );
+            for (content, _) in &absorbed.needs {
+                assert!(target.fetch(*content, source), "{id:?}");
+            }
+            if !absorbed.needs.is_empty() {
+                let again = target.mount.absorb(&files, &[copy]).unwrap();
+                assert!(again.needs.is_empty());
+            }
+        }
+        for lost in list_archived(&source.disk).unwrap() {
+            let path = MountFile::Conflict(lost.object, lost.tag.position()).path();
+            let (lost, content) = read_archived(&source.disk, &path).unwrap().unwrap();
+            if let Some(content) = lost.single {
+                assert!(target.fetch(content, source));
+            }
+            target.mount.absorb_archived(&lost, &content).unwrap();
+        }
+        target.mount.reached(&reached).unwrap();
+    }
+
+    /// Everything reaches everybody; what no log holds any more comes as state.
+    pub fn heal(&mut self) {
+        for round in 0.. {
+            assert!(round < 200, "the mirrors do not converge");
+            let mut moved = false;
+            for from in 0..self.nodes.len() {
+                for to in 0..self.nodes.len() {
+                    if from != to {
+                        moved |= self.catch_up(from, to);
+                    }
+                }
+            }
+            if !moved {
+                break;
+            }
+        }
+        let whole = self.nodes[0].covers();
+        for node in &self.nodes {
+            assert_eq!(node.covers(), whole, "coverage of machine {}", node.machine);
+            assert_eq!(node.mount.quarantined(), 0);
+        }
+    }
+
+    fn catch_up(&mut self, from: usize, to: usize) -> bool {
+        let mut moved = false;
+        for (log, reached) in self.nodes[from].logs() {
+            loop {
+                let covered = log.covered_by(&self.nodes[to].covers());
+                if covered >= reached {
+                    break;
+                }
+                moved = true;
+                match self.nodes[from].slice(log, covered, 3) {
+                    Some(slice) => {
+                        show(from, to, &slice);
+                        let (source, target) = two(&mut self.nodes, from, to);
+                        let received = target.receive(&slice, source);
+                        assert!(matches!(received, Received::Covered(_)), "{received:?}");
+                    }
+                    None => self.copy_state(from, to),
+                }
+            }
+        }
+        let report = self.nodes[from].mount.own_report();
+        let machine = self.nodes[from].machine;
+        self.nodes[to].mount.member_report(machine, &report);
+        moved
+    }
+
+    pub fn judge(&self) {
+        for id in &self.ids {
+            self.judge_object(id);
+        }
+        let archives: Vec<BTreeSet<_>> = self.nodes.iter().map(archive_of).collect();
+        for archive in &archives[1..] {
+            assert_eq!(archive, &archives[0], "the archives differ");
+        }
+        self.judge_lists();
+    }
+
+    fn judge_object(&self, id: &ObjectId) {
+        let made = &self.made[id];
+        let heads: Vec<_> = self.nodes.iter().map(|node| node.head(id)).collect();
+        for head in &heads[1..] {
+            let strip = |head: &Option<folio::format::slot::SlotHeader>| {
+                head.as_ref().filter(|head| head.state != State::Purged).cloned()
+            };
+            assert_eq!(
+                strip(head),
+                strip(&heads[0]),
+                "mirrors differ in {id:?}: {:?}",
+                self.nodes.iter().map(|node| node.explain(id)).collect::<Vec<_>>()
+            );
+        }
+        let Some(head) = heads[0].as_ref().filter(|head| head.state != State::Purged) else {
+            // Purged: its last version was a delete; nothing may be readable anywhere.
+            for node in &self.nodes {
+                assert!(node.read(id).is_err(), "{id:?} is back");
+            }
+            assert!(made.keys().any(Tag::is_deleted), "{id:?} is gone although nobody deleted it");
+            return;
+        };
+        let current = head.version.tag;
+        assert!(made.contains_key(&current), "{id:?} has a version that nobody made");
+        let greatest = made.keys().map(|tag| tag.life).max().unwrap();
+        assert_eq!(current.life, greatest, "{id:?}: a delete or an undelete was undone");
+        let content = made[&current].content.as_ref().or_else(|| content_below(made, current));
+        for node in &self.nodes {
+            match node.read(id) {
+                Ok(bytes) => {
+                    assert_eq!(head.state, State::Live);
+                    assert_eq!(Some(&bytes), content, "machine {} {id:?}", node.machine);
+                }
+                Err(error) => assert_eq!(
+                    head.state,
+                    State::Deleted,
+                    "machine {} {id:?}: {error}",
+                    node.machine
+                ),
+            }
+        }
+        self.judge_edits(id, current);
+    }
+
+    /// No edit with content vanished: it stands, was built upon, or is kept.
+    fn judge_edits(&self, id: &ObjectId, current: Tag) {
+        let made = &self.made[id];
+        let mut known: BTreeSet<Tag> = ancestors(made, current);
+        for (object, tag) in archive_of(&self.nodes[0]) {
+            if object == *id {
+                known.extend(ancestors(made, tag));
+            }
+        }
+        for (tag, edit) in made {
+            let lost_by_design = edit.content.is_none();
+            assert!(
+                lost_by_design || known.contains(tag),
+                "{id:?}: the edit {tag:?} vanished; {current:?} stands"
+            );
+        }
+    }
+
+    /// What a scan finds is what stands, and nothing twice.
+    fn judge_lists(&self) {
+        let mut lists = Vec::new();
+        for node in &self.nodes {
+            let reader = Reader::new(node.disk.clone(), 0, 16);
+            let mut ids = BTreeSet::new();
+            for owner in &self.nodes {
+                let mut cursor: Option<Cursor> = None;
+                loop {
+                    let page = reader.list(owner.machine, cursor, 0, 100).unwrap();
+                    for object in page.items {
+                        assert!(ids.insert(object.id), "listed twice");
+                    }
+                    cursor = page.next;
+                    if cursor.is_none() {
+                        break;
+                    }
+                }
+            }
+            lists.push(ids);
+        }
+        for list in &lists[1..] {
+            assert_eq!(list, &lists[0]);
+        }
+    }
+}
+
+fn content_below(made: &BTreeMap<Tag, Made>, from: Tag) -> Option<&Vec<u8>> {
+    let mut at = Some(from);
+    while let Some(tag) = at {
+        let edit = made.get(&tag)?;
+        if edit.content.is_some() {
+            return edit.content.as_ref();
+        }
+        at = edit.parent;
+    }
+    None
+}
+
+fn ancestors(made: &BTreeMap<Tag, Made>, from: Tag) -> BTreeSet<Tag> {
+    let mut all = BTreeSet::new();
+    let mut at = Some(from);
+    while let Some(tag) = at {
+        all.insert(tag);
+        at = made.get(&tag).and_then(|edit| edit.parent);
+    }
+    all
+}
+
+fn archive_of(node: &Node) -> BTreeSet<(ObjectId, Tag)> {
+    let all = list_archived(&node.disk).unwrap();
+    all.into_iter().map(|lost| (lost.object, lost.tag)).collect()
+}
+
+fn two(nodes: &mut [Node], from: usize, to: usize) -> (&Node, &mut Node) {
+    if from < to {
+        let (left, right) = nodes.split_at_mut(to);
+        (&left[from], &mut right[0])
+    } else {
+        let (left, right) = nodes.split_at_mut(from);
+        (&right[0], &mut left[to])
+    }
+}
+
+fn show(from: usize, to: usize, slice: &folio::store::sync::LogSlice) {
+    if std::env::var("FOLIO_MIRRORS_TRACE").is_ok() {
+        let all = folio::format::log::Records::new(&slice.records).flatten();
+        let all: Vec<_> = all
+            .map(|raw| match folio::format::record::Record::decode(raw.kind, raw.head) {
+                Ok(Some(folio::format::record::Record::Edit(e))) => format!(
+                    "edit {} home {:?} target {:?} freed {:?} payload {}",
+                    raw.sequence,
+                    e.home.address,
+                    e.target.map(|t| t.address),
+                    e.freed,
+                    raw.payload.len()
+                ),
+                _ => format!("{} {}", raw.kind, raw.sequence),
+            })
+            .collect();
+        eprintln!("{from} -> {to} {:?} {}..{} {all:?}", slice.log, slice.from, slice.to);
+    }
+}
