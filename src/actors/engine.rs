@@ -9,6 +9,7 @@ use crate::format::slot::SlotHeader;
 use crate::store::disk::{Disk, DiskFile, Space};
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::list::{Cursor, Page};
+use crate::store::log_reader::{LogCursor, LogRead};
 use crate::store::mount::{Body, Mount, MountStats, PutRequest, Staged};
 use crate::store::read::ReadError;
 use crate::store::reader::{Fast, Got, Reader};
@@ -190,6 +191,16 @@ pub trait Shelf: Send + Sync + 'static {
         since_ms: u64,
         limit: usize,
     ) -> Result<Page, ReadError>;
+    /// The next records of a log, see [`Reader::read_log`].
+    ///
+    /// # Errors
+    /// [`ReadError`]; the cursor stays.
+    fn read_log(
+        &self,
+        cursor: &mut LogCursor,
+        up_to: Sequence,
+        max_bytes: usize,
+    ) -> Result<LogRead, ReadError>;
     /// Begins the temporary file of a large object.
     ///
     /// # Errors
@@ -280,6 +291,15 @@ impl<D: Disk> Shelf for Reader<D> {
         limit: usize,
     ) -> Result<Page, ReadError> {
         Self::list(self, machine, from, since_ms, limit)
+    }
+
+    fn read_log(
+        &self,
+        cursor: &mut LogCursor,
+        up_to: Sequence,
+        max_bytes: usize,
+    ) -> Result<LogRead, ReadError> {
+        Self::read_log(self, cursor, up_to, max_bytes)
     }
 
     fn create_single(&self, content: Position) -> io::Result<Box<dyn Sink>> {
