@@ -168,18 +168,17 @@ fn walk(segment: &Segment, wanted: Wanted) -> Result<Walked, ReadError> {
     let mut window = Window::new(segment);
     let mut at = SEGMENT_HEADER_LEN as u64;
     loop {
-        match window.header_at(at)? {
-            Some(batch) if batch.last <= wanted.position => {
+        if let Some(batch) = window.header_at(at)? {
+            if batch.last <= wanted.position {
                 at += batch.stride();
                 continue;
             }
-            Some(batch) if batch.predecessor <= wanted.position => {
-                if window.body(at, &batch)?.is_some_and(|body| is_readable(&batch, body)) {
-                    return Ok(Walked::At(at));
-                }
+            if batch.predecessor > wanted.position {
+                return Ok(Walked::Ahead(batch.predecessor));
             }
-            Some(batch) => return Ok(Walked::Ahead(batch.predecessor)),
-            None => {}
+            if window.body(at, &batch)?.is_some_and(|body| is_readable(&batch, body)) {
+                return Ok(Walked::At(at));
+            }
         }
         // Damage, or the end: whatever valid batch comes next.
         match window.next_header(at + BATCH_ALIGN as u64)? {
@@ -275,7 +274,7 @@ impl<'a> Window<'a> {
 ///
 /// # Errors
 /// Not a single block can be read.
-fn read_around(file: &dyn DiskFile, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_around(file: &dyn DiskFile, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let error = match file.read_full_at(at, buffer) {
         Ok(got) => return Ok(got),
         Err(error) => error,

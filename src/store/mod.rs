@@ -5,7 +5,9 @@ pub mod archive;
 mod checkpoints;
 mod chunks;
 pub mod clock;
+pub mod content;
 mod core;
+pub mod digest;
 pub mod disk;
 #[cfg(test)]
 mod disk_conformance;
@@ -31,6 +33,8 @@ pub mod sim_disk;
 pub mod single_reader;
 pub mod single_writer;
 mod slice_builder;
+pub mod slot_copy;
+mod slot_walk;
 mod space;
 mod stage;
 pub mod sync;
