@@ -4,16 +4,20 @@
 //! [`Shelf`] reads, and writes temporary files; any thread may use it at any time.
 
 use crate::format::file_id::ObjectId;
-use crate::format::ids::{ChunkfileId, MachineId, Position, Sequence, Tag, Token};
+use crate::format::ids::{Address, ChunkfileId, MachineId, Position, Sequence, Tag, Token};
 use crate::format::slot::SlotHeader;
+use crate::store::content::{ContentCopy, CopyError};
+use crate::store::digest::{ChunkDigest, DigestCursor, SummaryPage};
 use crate::store::disk::{Disk, DiskFile, Space};
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::list::{Cursor, Page};
+use crate::store::log_reader::{LogCursor, LogRead};
 use crate::store::mount::{Body, Mount, MountStats, PutRequest, Staged};
 use crate::store::read::ReadError;
 use crate::store::reader::{Fast, Got, Reader};
 use crate::store::single_reader::SingleReader;
 use crate::store::single_writer::{Finished, SingleWriter, remove_temp};
+use crate::store::slot_copy::SlotCopy;
 use std::io;
 use std::ops::Range;
 
@@ -190,6 +194,66 @@ pub trait Shelf: Send + Sync + 'static {
         since_ms: u64,
         limit: usize,
     ) -> Result<Page, ReadError>;
+    /// The next records of a log, see [`Reader::read_log`].
+    ///
+    /// # Errors
+    /// [`ReadError`]; the cursor stays.
+    fn read_log(
+        &self,
+        cursor: &mut LogCursor,
+        up_to: Sequence,
+        max_bytes: usize,
+    ) -> Result<LogRead, ReadError>;
+    /// Every chunkfile, see [`Reader::chunkfiles`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn chunkfiles(&self) -> Result<Vec<ChunkfileId>, ReadError>;
+    /// Goes on with the digest of a chunkfile, see [`Reader::digest_step`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn digest_step(
+        &self,
+        cursor: &mut DigestCursor,
+        max_bytes: u64,
+    ) -> Result<Option<ChunkDigest>, ReadError>;
+    /// Home slots of a chunkfile, see [`Reader::summaries`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn summaries(
+        &self,
+        id: ChunkfileId,
+        from_units: u32,
+        limit: usize,
+    ) -> Result<SummaryPage, ReadError>;
+    /// An object as it lies in its slots, see [`Reader::copy_slot`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn copy_slot(&self, home: Address) -> Result<SlotCopy, ReadError>;
+    /// Length of the whole file of a large object's content, see [`Reader::content_len`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn content_len(&self, content: Position) -> Result<Option<u64>, ReadError>;
+    /// Reads a piece of that file, see [`Reader::read_content`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn read_content(
+        &self,
+        content: Position,
+        offset: u64,
+        len: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, ReadError>;
+    /// Begins or continues the copy of such a file, of `length` bytes of payload.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn copy_content(&self, content: Position, length: u64) -> io::Result<Box<dyn Copying>>;
     /// Begins the temporary file of a large object.
     ///
     /// # Errors
@@ -229,6 +293,48 @@ pub trait Sink: Send {
     fn finish(self: Box<Self>) -> io::Result<Finished>;
     /// Removes it.
     fn abort(self: Box<Self>);
+}
+
+/// A content on its way in from a mirror, see [`ContentCopy`]. Dropped, it stays to be continued.
+pub trait Copying: Send {
+    /// The next bytes are wanted from here.
+    fn position(&self) -> u64;
+    /// Length of the whole file.
+    fn whole_len(&self) -> u64;
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// Those of the disk; what came before stays.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Verifies it and makes it durable.
+    ///
+    /// # Errors
+    /// [`CopyError`]; the file is removed then.
+    fn finish(self: Box<Self>) -> Result<Finished, CopyError>;
+    /// Removes it.
+    fn abort(self: Box<Self>);
+}
+
+impl<D: Disk> Copying for ContentCopy<D> {
+    fn position(&self) -> u64 {
+        Self::position(self)
+    }
+
+    fn whole_len(&self) -> u64 {
+        Self::whole_len(self)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Self::write(self, bytes)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Finished, CopyError> {
+        Self::finish(*self)
+    }
+
+    fn abort(self: Box<Self>) {
+        Self::abort(*self);
+    }
 }
 
 impl<F: DiskFile> Single for SingleReader<F> {
@@ -280,6 +386,58 @@ impl<D: Disk> Shelf for Reader<D> {
         limit: usize,
     ) -> Result<Page, ReadError> {
         Self::list(self, machine, from, since_ms, limit)
+    }
+
+    fn read_log(
+        &self,
+        cursor: &mut LogCursor,
+        up_to: Sequence,
+        max_bytes: usize,
+    ) -> Result<LogRead, ReadError> {
+        Self::read_log(self, cursor, up_to, max_bytes)
+    }
+
+    fn chunkfiles(&self) -> Result<Vec<ChunkfileId>, ReadError> {
+        Self::chunkfiles(self)
+    }
+
+    fn digest_step(
+        &self,
+        cursor: &mut DigestCursor,
+        max_bytes: u64,
+    ) -> Result<Option<ChunkDigest>, ReadError> {
+        Self::digest_step(self, cursor, max_bytes)
+    }
+
+    fn summaries(
+        &self,
+        id: ChunkfileId,
+        from_units: u32,
+        limit: usize,
+    ) -> Result<SummaryPage, ReadError> {
+        Self::summaries(self, id, from_units, limit)
+    }
+
+    fn copy_slot(&self, home: Address) -> Result<SlotCopy, ReadError> {
+        Self::copy_slot(self, home)
+    }
+
+    fn content_len(&self, content: Position) -> Result<Option<u64>, ReadError> {
+        Self::content_len(self, content)
+    }
+
+    fn read_content(
+        &self,
+        content: Position,
+        offset: u64,
+        len: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, ReadError> {
+        Self::read_content(self, content, offset, len, buffer)
+    }
+
+    fn copy_content(&self, content: Position, length: u64) -> io::Result<Box<dyn Copying>> {
+        Ok(Box::new(Self::copy_content(self, content, length)?))
     }
 
     fn create_single(&self, content: Position) -> io::Result<Box<dyn Sink>> {

@@ -5,6 +5,7 @@
 //! scanning is therefore also sealed with [`mac64`] under a secret that no client ever sees.
 
 use siphasher::sip::SipHasher24;
+use siphasher::sip128::{self, Hasher128};
 use std::hash::Hasher;
 
 const ALGORITHM: crc_fast::CrcAlgorithm = crc_fast::CrcAlgorithm::Crc32Iscsi;
@@ -82,6 +83,39 @@ pub fn mac64(key: &[u8; 16], parts: &[&[u8]]) -> u64 {
     hasher.finish()
 }
 
+/// 128 bits that tell whether two machines have the same bytes (no secret: both must come to the same).
+#[derive(Clone, Copy, Debug)]
+pub struct Fingerprint(sip128::SipHasher24);
+
+impl Fingerprint {
+    /// Of nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(sip128::SipHasher24::new_with_key(b"Folio digest 1.0"))
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    /// The fingerprint of all bytes so far; more may follow.
+    #[must_use]
+    pub fn value(&self) -> [u8; 16] {
+        let hash = self.0.finish128();
+        let mut out = [0; 16];
+        out[..8].copy_from_slice(&hash.h1.to_le_bytes());
+        out[8..].copy_from_slice(&hash.h2.to_le_bytes());
+        out
+    }
+}
+
+impl Default for Fingerprint {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +135,23 @@ mod tests {
         let input: Vec<u8> = (0..15).collect();
         assert_eq!(mac64(&key, &[&input]), 0xa129_ca61_49be_45e5);
     }
+
+    #[test]
+    fn a_fingerprint_depends_on_every_byte_and_not_on_the_cuts() {
+        let value = |parts: &[&[u8]]| {
+            let mut fingerprint = Fingerprint::new();
+            parts.iter().for_each(|part| fingerprint.update(part));
+            fingerprint.value()
+        };
+        // Machines of all versions must come to the same.
+        assert_eq!(u128::from_le_bytes(value(&[b"folio"])), FOLIO, "{:#x?}", value(&[b"folio"]));
+        assert_eq!(value(&[b"fo", b"", b"lio"]), value(&[b"folio"]));
+        assert_ne!(value(&[b"folii"]), value(&[b"folio"]));
+        assert_ne!(value(&[b"folio\0"]), value(&[b"folio"]));
+    }
+
+    /// What was computed first.
+    const FOLIO: u128 = 0x376a_d876_6bff_dad2_a446_219c_5872_edca;
 
     proptest! {
         #[test]

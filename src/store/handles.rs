@@ -22,6 +22,8 @@ pub struct Handle<F> {
     pub secret: [u8; 16],
     /// Its size in units.
     pub size_units: u32,
+    /// When it was created, ms since 1970.
+    pub created_ms: u64,
     used: AtomicU64,
 }
 
@@ -79,8 +81,8 @@ impl<F: DiskFile> Handles<F> {
             return Err(ReadError::Damaged(format!("{path}: it is another chunkfile")));
         }
         let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed) + 1);
-        let handle =
-            Arc::new(Handle { file, secret: header.secret, size_units: header.size_units, used });
+        let ChunkfileHeader { secret, size_units, created_ms, .. } = header;
+        let handle = Arc::new(Handle { file, secret, size_units, created_ms, used });
         self.map.insert(id, Arc::clone(&handle));
         self.shrink();
         Ok(Some(handle))

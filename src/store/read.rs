@@ -115,7 +115,8 @@ pub fn view_home(id: &ObjectId, bytes: &[u8], secret: &[u8; 16]) -> View {
     }
 }
 
-/// Checks the bytes from `to` on, which `home` forwards to.
+/// Checks the bytes from `to` on, which `home` forwards to. A delete writes the home only: behind a tombstone lies the
+/// content of an older version, the one that an undelete would bring back.
 ///
 /// # Errors
 /// [`ReadError::Unsettled`] for anything but the very version that the home names.
@@ -132,12 +133,14 @@ pub fn view_target(
         }
         Err(NotASlot::Newer(version)) => return Err(ReadError::Newer(version)),
     };
-    let same = header.role == Role::Target
+    let version = header.version.tag == home.version.tag
+        || (home.state == State::Deleted && header.version.tag < home.version.tag);
+    let same = version
+        && header.role == Role::Target
         && header.address == to
         && header.mount == home.mount
         && header.creation == home.creation
         && header.cookie == home.cookie
-        && header.version.tag == home.version.tag
         && header.length == home.length
         && header.payload_crc == home.payload_crc
         && header.body == Body::Inline;

@@ -228,7 +228,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// The content behind the header at `address`, of which `have` bytes are in the buffer already.
-    fn content(
+    pub(super) fn content(
         &self,
         handle: &Handle<D::File>,
         header: SlotHeader,
@@ -268,7 +268,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// The content in the slot that `home` forwards to: one hop at most.
-    fn follow(
+    pub(super) fn follow(
         &self,
         home: SlotHeader,
         to: Address,
@@ -282,13 +282,13 @@ impl<D: Disk> Reader<D> {
                 return Err(ReadError::Unsettled("the home forwards to no chunkfile"));
             }
         };
-        let whole = used_len(&home);
         let room = u64::from(handle.size_units.saturating_sub(to.offset_units)) * UNIT;
-        if whole > room {
+        if room == 0 {
             return Err(ReadError::Unsettled("the home forwards beyond a chunkfile"));
         }
-        let Some(len) = self.read(&handle, to, whole, buffer, 0, wait)? else { return Ok(None) };
-        if (len as u64) < whole && !wait {
+        let first = used_len(&home).min(room);
+        let Some(len) = self.read(&handle, to, first, buffer, 0, wait)? else { return Ok(None) };
+        if (len as u64) < first && !wait {
             return Ok(None);
         }
         let target = view_target(&home, to, &buffer[..len], &handle.secret)?;
@@ -306,7 +306,7 @@ impl<D: Disk> Reader<D> {
 
     /// Makes `buffer` hold the first `want` bytes from `address` on, `have` of which it holds; how many it holds
     /// then. `None`: it would have to wait.
-    fn read(
+    pub(super) fn read(
         &self,
         handle: &Handle<D::File>,
         address: Address,
