@@ -362,7 +362,7 @@ impl<D: Disk> Mount<D> {
                     && home.token_sequence == old.token_sequence;
                 match winner {
                     Winner::Incoming => {
-                        let kept = !retried && self.archive_local(&old, incoming.again)?;
+                        let kept = !retried && self.archive_local(&old, incoming)?;
                         self.store_version(Some(&old), incoming, kept)
                     }
                     Winner::Local if retried => self.give_up_content(incoming),
@@ -498,8 +498,8 @@ impl<D: Disk> Mount<D> {
     }
 
     /// Keeps what is here before it is overwritten. `false`: there was nothing to keep.
-    fn archive_local(&mut self, old: &SlotHeader, again: bool) -> StoreResult<bool> {
-        if old.state != State::Live {
+    fn archive_local(&mut self, old: &SlotHeader, incoming: &Incoming<'_>) -> StoreResult<bool> {
+        if !is_worth_keeping(old, incoming.home) {
             return Ok(false);
         }
         let content = match old.body {
@@ -515,12 +515,15 @@ impl<D: Disk> Mount<D> {
                 }
             }
         };
-        self.archive(old, Bytes::from(content), again)?;
+        self.archive(old, Bytes::from(content), incoming.again)?;
         Ok(true)
     }
 
     /// The loser's bytes are damaged here. Another mirror that has them keeps them.
     fn lost_loser(&mut self, old: &SlotHeader) -> bool {
+        if old.state != State::Live {
+            return false;
+        }
         let what = format!("the losing version of {:?} cannot be read here", old.object_id());
         tracing::error!(mount = self.core.label.mount, "{what}");
         self.core.warnings.push(what);
@@ -530,6 +533,7 @@ impl<D: Disk> Mount<D> {
     fn archive_incoming(&mut self, incoming: &Incoming<'_>) -> StoreResult<()> {
         let home = incoming.home;
         if home.state != State::Live {
+            // A delete carries no content: who made it has it, and keeps it if need be.
             return Ok(());
         }
         self.archive(home, Bytes::copy_from_slice(incoming.payload), incoming.again)
@@ -598,6 +602,15 @@ fn record_len(raw: &RawRecord<'_>) -> usize {
 
 fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether something would vanish with a losing version: not if it is a tombstone over the content that stands.
+fn is_worth_keeping(loser: &SlotHeader, winner: &SlotHeader) -> bool {
+    match loser.state {
+        State::Live => true,
+        State::Deleted => (loser.payload_crc, loser.length) != (winner.payload_crc, winner.length),
+        State::Purged => false,
+    }
 }
 
 /// What of `before` no place of `after` uses.
