@@ -75,9 +75,10 @@ impl Node {
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             actix::System::new().block_on(async move {
-                let options = StartOptions { create_folders: true };
+                let options = StartOptions { create_folders: true, found_after: Duration::ZERO };
                 let storage =
                     folio::storage::start(settings, options).await.expect("storage starts");
+                storage.joined().await;
                 look(&storage);
                 tell.send(storage.address()).expect("the test waits");
                 let _ = stopped.await;
