@@ -6,7 +6,7 @@
 //! next one.
 
 use super::caller::CallError;
-use super::engine::{ContentSink, Shelf};
+use super::engine::{Copying, Shelf};
 use super::peers::{Peer, PeerTable};
 use super::shared_mount::SharedMount;
 use crate::format::ids::{MachineId, MountIndex, Position};
@@ -51,14 +51,14 @@ impl Fetches {
     }
 }
 
-/// Has a content here: durable and whole when it returns. Asks `from` first, then all others. On an arbiter.
+/// Has a content of `length` bytes here: durable and whole when it returns. Asks `from` first, then all others. On an arbiter.
 ///
 /// # Errors
 /// Why it is not here.
 pub async fn fetch(
     table: &Arc<PeerTable>,
     mount: &Arc<SharedMount>,
-    content: Position,
+    (content, length): (Position, u64),
     from: MachineId,
 ) -> Result<(), String> {
     let key = (mount.index, content);
@@ -80,7 +80,7 @@ pub async fn fetch(
         // It goes on when whoever asked is gone: the next who asks finds it here.
         actix::spawn(async move {
             let fetched = match table.fetches.permits.acquire().await {
-                Ok(_permit) => from_anybody(&table, &mount, content, from).await,
+                Ok(_permit) => from_anybody(&table, &mount, (content, length), from).await,
                 Err(closed) => Err(closed.to_string()),
             };
             table.fetches.lock().remove(&key);
@@ -96,7 +96,7 @@ pub async fn fetch(
 async fn from_anybody(
     table: &PeerTable,
     mount: &Arc<SharedMount>,
-    content: Position,
+    (content, length): (Position, u64),
     from: MachineId,
 ) -> Result<(), String> {
     let open = mount.open().map_err(|problem| problem.message)?;
@@ -113,7 +113,7 @@ async fn from_anybody(
     sources.sort_by_key(|peer| peer.machine != from);
     let mut why = format!("machine {from} is not connected");
     for source in sources.into_iter().filter(|peer| peer.is_connected()) {
-        match from_peer(table, &source, mount, &shelf, content).await {
+        match from_peer(table, &source, mount, &shelf, (content, length)).await {
             Ok(()) => return Ok(()),
             Err(error) => why = format!("machine {}: {error}", source.machine),
         }
@@ -137,7 +137,7 @@ async fn from_peer(
     peer: &Peer,
     mount: &Arc<SharedMount>,
     shelf: &Arc<dyn Shelf>,
-    content: Position,
+    (content, length): (Position, u64),
 ) -> Result<(), String> {
     let ask = |offset: u64, length: u32| {
         let head = SyncContent { machine: table.us, mount: mount.index, content, offset, length };
@@ -154,9 +154,12 @@ async fn from_peer(
     };
     let (total, ..) = ask(0, 0).await?;
     let shelf = Arc::clone(shelf);
-    let begun = on_pool(mount, move || shelf.copy_content(content)).await?;
-    let mut sink: Box<dyn ContentSink> = begun.map_err(|error| error.to_string())?;
-    let mut next = sink.length();
+    let begun = on_pool(mount, move || shelf.copy_content(content, length)).await?;
+    let mut sink: Box<dyn Copying> = begun.map_err(|error| error.to_string())?;
+    if sink.whole_len() != total {
+        return Err(format!("it has {total} bytes there, not {}", sink.whole_len()));
+    }
+    let mut next = sink.position();
     let mut pieces = FuturesOrdered::new();
     loop {
         while next < total && pieces.len() < WINDOW {
@@ -166,7 +169,7 @@ async fn from_peer(
         }
         let Some(piece) = pieces.next().await else { break };
         let (_, offset, bytes) = piece?;
-        if bytes.is_empty() || offset != sink.length() {
+        if bytes.is_empty() || offset != sink.position() {
             return Err("a piece of it is shorter than asked for".to_owned());
         }
         let (back, written) = on_pool(mount, move || {
@@ -177,7 +180,8 @@ async fn from_peer(
         sink = back;
         written.map_err(|error| error.to_string())?;
     }
-    on_pool(mount, move || sink.finish()).await?.map_err(|error| error.to_string())
+    let finished = on_pool(mount, move || sink.finish()).await?;
+    finished.map(drop).map_err(|error| error.to_string())
 }
 
 /// Does something that may wait for the disk.

@@ -149,7 +149,10 @@ impl Connection {
             let mut bytes = Vec::new();
             let read = shelf.content_len(head.content).and_then(|total| {
                 if total.is_some() && length > 0 {
-                    shelf.read_content(head.content, head.offset, length as usize, &mut bytes)?;
+                    let wanted = length as usize;
+                    let count =
+                        shelf.read_content(head.content, head.offset, wanted, &mut bytes)?;
+                    bytes.truncate(count);
                 }
                 Ok(total)
             });
@@ -168,7 +171,7 @@ impl Connection {
         let table = Arc::clone(&self.room.peers);
         let later = self.later(tag)?;
         actix::spawn(async move {
-            let fetched = fetch(&table, &mount, head.content, head.machine).await;
+            let fetched = fetch(&table, &mount, (head.content, head.length), head.machine).await;
             let why = fetched.err().unwrap_or_default();
             later.done(Ok((SyncOffered { there: why.is_empty(), why }, Bytes::new())));
         });

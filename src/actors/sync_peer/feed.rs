@@ -333,12 +333,12 @@ impl Feed {
         match answer {
             Ok(Received::Covered(_)) => Ok(Ok(())),
             Ok(Received::Gap(covered)) => Ok(Err(Some(covered))),
-            Ok(Received::NeedsContent { covered, content, length: _ }) => {
+            Ok(Received::NeedsContent { covered, content, length }) => {
                 self.known.set_state(SyncState::CatchingUp);
                 self.say(false, covered);
                 let (table, index) = (&self.session.config.table, self.mount.index);
                 let offered =
-                    table.offers.offer(&self.session.peer, table.us, index, content, 0).await;
+                    table.offers.offer(&self.session.peer, table.us, index, content, length).await;
                 offered.map_err(|why| {
                     let why = format!("a large object does not get there: {why}");
                     Stop::Failed(SyncState::CatchingUp, why)

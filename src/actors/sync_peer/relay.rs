@@ -136,10 +136,10 @@ async fn one_log(
             Received::Covered(_) => from = to,
             // Somebody else is at it, or it is not what we thought: the next comparison tells.
             Received::Gap(_) => return Ok(()),
-            Received::NeedsContent { covered, content, .. } => {
+            Received::NeedsContent { covered, content, length } => {
                 let table = &session.config.table;
                 let offered =
-                    table.offers.offer(&session.peer, table.us, mount.index, content, 0).await;
+                    table.offers.offer(&session.peer, table.us, mount.index, content, length).await;
                 offered.map_err(|why| Stop::Failed(known.state(), why))?;
                 from = covered;
                 cursor = LogCursor::new(own, log, from);

@@ -124,7 +124,7 @@ heads! {
         pub mount: MountIndex,
         /// Which content.
         pub content: Position,
-        /// Its length as a file, bytes; 0: ask for it.
+        /// Its length in bytes, without the trailer of its file.
         pub length: u64,
     }
 
