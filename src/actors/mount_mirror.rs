@@ -92,6 +92,7 @@ impl MountRoom {
                 for (received, reply) in received.into_iter().zip(replies) {
                     reply.received(received);
                 }
+                self.report_is_old = self.shared.mirror.mirroring;
                 self.answer_durable();
             }
             Err(error) => {
