@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! control   Acceptor  Reporter (one per tracker)  AdminConsole  the tick
-//! net-N     Connection
+//! net-N     Connection  SyncPeer (one per mirror)
 //! disk-M    Binlog and ChunkFile of mount M       (blocking writes, R4)
 //! read-M    pool threads of mount M, when there is something to wait for
 //! ```
@@ -15,6 +15,7 @@
 mod console;
 mod folder;
 mod memory_file;
+mod mirrors;
 mod mounts;
 mod report;
 
@@ -25,8 +26,12 @@ use crate::actors::admin_console::{self, ConsoleConfig};
 use crate::actors::ambient::{self, Monotonic};
 use crate::actors::binlog::{Binlog, CloseMount};
 use crate::actors::budget::Budget;
+use crate::actors::caller::Identity;
 use crate::actors::connection;
+use crate::actors::mirror::Mirror;
 use crate::actors::mount_room::{MountRoom, OpenFailure};
+use crate::actors::offers::Announce;
+use crate::actors::peers::PeerTable;
 use crate::actors::placement::Placement;
 use crate::actors::postman::Postman;
 use crate::actors::read_pool::{Limit, ReadPool};
@@ -38,12 +43,13 @@ use crate::actors::threads::{ThreadError, Threads};
 use crate::daemon;
 use crate::format::ids::MountIndex;
 use crate::messages::heads::{NodeIdentity, Uuid};
-use crate::messages::opcode::Daemon;
+use crate::messages::opcode::{Daemon, Role};
 use crate::settings::StorageSettings;
 use crate::store::tokens::TokenTable;
 use actix::prelude::*;
 use bytes::Bytes;
 use memory_file::{MemoryFile, StateError};
+use mirrors::Mirrors;
 use mounts::MountOpener;
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -63,6 +69,8 @@ const READ_THREADS_MAX: usize = 128;
 const READ_HANDLES: usize = 8192;
 /// How long a stop may take.
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// Longest wait of a new mount for the word of a tracker.
+const FOUND_AFTER: Duration = Duration::from_secs(5);
 /// How long a tracker may take to hear that we leave.
 const GOODBYE: Duration = Duration::from_millis(300);
 
@@ -92,10 +100,18 @@ pub enum StartError {
 }
 
 /// What a start may do besides.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct StartOptions {
     /// Create the folder of a mount that is not there and was never in use (`folio dev`).
     pub create_folders: bool,
+    /// How long a new mount waits for a tracker to name the members of its syncgroup, before it founds one.
+    pub found_after: Duration,
+}
+
+impl Default for StartOptions {
+    fn default() -> Self {
+        Self { create_folders: false, found_after: FOUND_AFTER }
+    }
 }
 
 /// A running storage. Dropping it without [`Storage::stop`] is like a crash: nothing that was acknowledged is lost.
@@ -112,6 +128,7 @@ pub struct Storage {
     tasks: TaskTracker,
     threads: Threads,
     control: ArbiterHandle,
+    mirrors: Arc<Mirrors>,
     /// Where it listens, and who accepts.
     console: Option<(SocketAddr, Addr<Acceptor>)>,
 }
@@ -134,7 +151,16 @@ pub async fn start(
     let memory = Arc::new(MemoryFile::open(&settings, &paths)?);
     let settings = Arc::new(settings);
     let (stopping, hear_stopping) = watch::channel(false);
-    let room = Arc::new(room_of(&settings, memory.instance(), hear_stopping));
+    let clock = Monotonic::start();
+    let table = PeerTable::new(settings.machine_id, clock);
+    let room = Arc::new(room_of(&settings, memory.instance(), hear_stopping, Arc::clone(&table)));
+    let advertise = settings.advertise.clone().unwrap_or_else(|| address.to_string());
+    let identity = Identity {
+        role: Role::Peer,
+        name: room.session.name.clone(),
+        instance: memory.instance(),
+        keys: KeyRing::new(settings.auth.keys.clone()),
+    };
     let mut threads = Threads::new();
     let thread = |source| StartError::System { what: "a thread", source };
     let control = threads.start("control").map_err(thread)?;
@@ -142,11 +168,19 @@ pub async fn start(
     for n in 0..settings.threads.net.max(1) {
         net.push(threads.start(&format!("net-{n}")).map_err(thread)?);
     }
-    open_mounts(&settings, &room, &memory, options, &mut threads).await?;
+    let announcer = Arc::new(Announce::new(table, control.clone()));
+    let mirror = || {
+        let mirror = Mirror::new(mirrors::policy(&settings.durability), clock, advertise.clone());
+        mirror.attach(announcer.clone());
+        mirror
+    };
+    open_mounts(&settings, &room, &memory, options, &mut threads, mirror).await?;
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-    let acceptor = accept(listener, &settings, &room, net, &control, &stop, &tasks);
-    let reporters = report::start(&settings, &room, address, memory.instance(), &control);
-    report::tick(&room, &reporters, &control, stop.clone());
+    let acceptor = accept(listener, &settings, &room, net.clone(), &control, &stop, &tasks);
+    let reporters = report::start(&settings, &room, &advertise, &identity, &control);
+    report::tick(&room, &control, stop.clone());
+    let overseer = mirrors::Overseer::new(&settings, &room, identity, &reporters, net);
+    let mirrors = overseer.start(&control, options.found_after, stop.clone());
     let console = admin_listener.map(|(listener, address)| {
         let statuses = reporters.iter().map(|(_, status)| status.clone());
         let sight = console::Sight {
@@ -175,6 +209,7 @@ pub async fn start(
         threads,
         control,
         console,
+        mirrors,
     })
 }
 
@@ -197,6 +232,7 @@ fn room_of(
     settings: &StorageSettings,
     instance: [u8; 16],
     stopping: watch::Receiver<bool>,
+    peers: Arc<PeerTable>,
 ) -> StorageRoom {
     let (group, syncgroup) = (settings.group.clone(), settings.syncgroup.clone());
     let machine = settings.machine_id;
@@ -226,6 +262,7 @@ fn room_of(
         Arc::new(TokenTable::default()),
         settings.store.single_file_threshold,
         settings.durability,
+        peers,
     )
 }
 
@@ -236,6 +273,7 @@ async fn open_mounts(
     memory: &Arc<MemoryFile>,
     options: StartOptions,
     threads: &mut Threads,
+    mirror: impl Fn() -> Mirror,
 ) -> Result<(), StartError> {
     let (first, mut opened) = mpsc::unbounded_channel();
     let limit = Limit::new(READ_THREADS_MAX);
@@ -247,7 +285,8 @@ async fn open_mounts(
             let max = usize::from(settings.threads.read_per_mount);
             let pool = ReadPool::new(format!("read-{}", mount.index), max, Arc::clone(&limit));
             let path = mount.path.display().to_string();
-            Arc::new(SharedMount::new(mount.index, path, pool, settings.store.reserve_free))
+            let reserve_free = settings.store.reserve_free;
+            Arc::new(SharedMount::mirrored(mount.index, path, pool, reserve_free, mirror()))
         })
         .collect();
     room.placement.set(shared.clone());
@@ -398,6 +437,18 @@ impl Storage {
         }
     }
 
+    /// Waits until it is ready: a tracker has it in its view, its mounts have joined their syncgroup, and every mirror
+    /// that can be reached has what we have, and we what it has.
+    pub async fn ready(&self) {
+        self.registered().await;
+        self.mirrors.ready().await;
+    }
+
+    /// Waits until its mounts take changes: they have joined their syncgroup.
+    pub async fn joined(&self) {
+        self.mirrors.joined().await;
+    }
+
     /// Stops in order, all within about `limit`. What could not be finished in time is named.
     pub async fn stop(self, limit: Duration) -> Vec<ThreadError> {
         let step = limit / 4;
@@ -430,6 +481,7 @@ impl Storage {
                 "some mounts were not closed in time: they replay their log at the next start"
             );
         }
+        self.mirrors.stop().await;
         for mount in mounts {
             mount.pool.stop(Duration::from_millis(200));
         }
@@ -437,7 +489,7 @@ impl Storage {
     }
 }
 
-/// The daemon: starts, says ready when a tracker has it in its view, serves until SIGTERM or SIGINT, stops in order.
+/// The daemon: starts, says when it is [ready](Storage::ready), serves until SIGTERM or SIGINT, stops in order.
 ///
 /// # Errors
 /// [`StartError`].
@@ -447,7 +499,7 @@ pub fn run(settings: StorageSettings) -> Result<(), StartError> {
             .map_err(|source| StartError::System { what: "signals", source })?;
         let storage = start(settings, StartOptions::default()).await?;
         let mut signal = tokio::select! {
-            () = storage.registered() => None,
+            () = storage.ready() => None,
             signal = signals.wait() => Some(signal),
         };
         if signal.is_none() {

@@ -51,9 +51,9 @@ async fn start_storage(
     );
     let source = Source::Text { name: "storage", text: &text };
     let settings = StorageSettings::load(source, &Environment::default()).expect("good settings");
-    let options = StartOptions { create_folders: true };
+    let options = StartOptions { create_folders: true, found_after: Duration::ZERO };
     let storage = storage::start(settings.settings, options).await.expect("the storage starts");
-    storage.registered().await;
+    storage.ready().await;
     storage
 }
 

@@ -34,7 +34,7 @@ async fn start_storage(dir: &Path, tracker: SocketAddr, machine: u16) -> Storage
     );
     let source = Source::Text { name: "storage", text: &text };
     let settings = StorageSettings::load(source, &Environment::default()).expect("good settings");
-    let options = StartOptions { create_folders: true };
+    let options = StartOptions { create_folders: true, found_after: Duration::ZERO };
     storage::start(settings.settings, options).await.expect("the storage starts")
 }
 

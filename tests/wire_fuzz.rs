@@ -132,6 +132,19 @@ fn read_all(frame: &Frame) {
         Some(Opcode::Heartbeat) => {
             drop((decode::<heads::Heartbeat>(head), decode::<heads::HeartbeatAnswer>(head)));
         }
+        Some(Opcode::SyncHello) => drop(decode::<heads::SyncHello>(head)),
+        Some(Opcode::SyncPush) => {
+            drop((decode::<heads::SyncPush>(head), decode::<heads::SyncPushed>(head)));
+        }
+        Some(Opcode::SyncStatus) => {
+            drop((decode::<heads::SyncStatus>(head), decode::<heads::SyncReports>(head)));
+        }
+        Some(Opcode::SyncContent) => {
+            drop((decode::<heads::SyncContent>(head), decode::<heads::SyncPiece>(head)));
+        }
+        Some(Opcode::SyncOffer) => {
+            drop((decode::<heads::SyncOffer>(head), decode::<heads::SyncOffered>(head)));
+        }
         None => {}
     }
     if let Ok(bytes) = <&[u8; OBJECT_ID_LEN]>::try_from(frame.payload()) {

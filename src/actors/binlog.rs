@@ -5,16 +5,22 @@
 //! |---|---|
 //! | order | one flush at a time |
 //! | bound | one [`Flush`] outstanding; everything else is rare |
-//! | from | `ChunkFile` (flush), the registry (start an actor), the storage (open, close) |
+//! | from | `ChunkFile` (flush), the registry (start an actor), the storage (open, close), `Connection` (slices of other members), `SyncPeer` (acknowledgements) |
 //! | to | the mount's engine (calls); the replies of a batch |
 //!
 //! Invariants: before a flush it yields once, so that the mailboxes of all `ChunkFile`s drain into the same batch;
 //! between two slices of anything it yields, so that requests never wait for more than one slice.
 
 use super::chunk_file::ChunkFile;
+use super::incoming_slice::Slice;
+use super::mount_mirror::{Meeting, Presence};
 use super::mount_room::{MountRoom, OpenFailure, Opener};
+use super::reply::Reply;
+use super::session::Problem;
 use super::task::Task;
-use crate::format::ids::{ChunkfileId, MountIndex};
+use crate::cluster::reuse::MemberReport;
+use crate::format::ids::{ChunkfileId, MachineId, MountIndex, Sequence};
+use crate::store::mount::Staged;
 use actix::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -25,6 +31,8 @@ use tokio::sync::mpsc::UnboundedSender;
 pub const TICK: Duration = Duration::from_secs(1);
 /// Label, device and inode are looked at so often.
 pub const WATCH: Duration = Duration::from_secs(2);
+/// Who waits for a mirror is looked at so often, and what is durable here is said so often.
+pub const MIRROR_TICK: Duration = Duration::from_millis(50);
 /// First wait before a mount that could not be opened is tried again.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 /// Longest such wait.
@@ -41,6 +49,8 @@ pub struct Binlog {
     retry: Duration,
     checkpointing: bool,
     maintaining: bool,
+    /// [`MIRROR_TICK`] is on its way.
+    ticking: bool,
     closing: bool,
 }
 
@@ -55,6 +65,7 @@ impl Binlog {
             retry: RETRY_MIN,
             checkpointing: false,
             maintaining: false,
+            ticking: false,
             closing: false,
         }
     }
@@ -113,6 +124,28 @@ impl Binlog {
     fn flush(&mut self, ctx: &mut Context<Self>) {
         self.room.borrow_mut().commit();
         self.checkpoint(ctx);
+        self.tick_soon(ctx);
+    }
+
+    /// Has the mirrors looked after soon, if there is anything to look after.
+    fn tick_soon(&mut self, ctx: &mut Context<Self>) {
+        if !self.ticking && self.room.borrow().wants_a_tick() {
+            self.ticking = true;
+            ctx.run_later(MIRROR_TICK, |actor, ctx| {
+                actor.ticking = false;
+                actor.room.borrow_mut().look_after_mirrors();
+                actor.tick_soon(ctx);
+            });
+        }
+    }
+
+    fn receive(&mut self, ctx: &mut Context<Self>) {
+        let more = self.room.borrow_mut().receive();
+        self.checkpoint(ctx);
+        self.tick_soon(ctx);
+        if more {
+            self.after_others(ctx, Self::receive);
+        }
     }
 
     fn checkpoint(&mut self, ctx: &mut Context<Self>) {
@@ -224,6 +257,83 @@ impl Handler<Fence> for Binlog {
 
     fn handle(&mut self, Fence(why): Fence, _: &mut Context<Self>) {
         self.room.borrow_mut().fence(why);
+    }
+}
+
+/// Records of another member.
+impl Handler<Slice> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, slice: Slice, ctx: &mut Context<Self>) {
+        if self.room.borrow_mut().arrived(slice) {
+            self.after_others(ctx, Self::receive);
+        }
+    }
+}
+
+/// How it stands with a member.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeerAcked {
+    /// Which.
+    pub machine: MachineId,
+    /// Connected and caught up.
+    pub live: bool,
+    /// Our log up to here is durable and applied there.
+    pub acked: Sequence,
+}
+
+impl Handler<PeerAcked> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, said: PeerAcked, _: &mut Context<Self>) {
+        self.room.borrow_mut().peer_acked(said.machine, said.live, said.acked);
+    }
+}
+
+/// What a member has (R12).
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeerReport {
+    /// Which member.
+    pub machine: MachineId,
+    /// What it says.
+    pub report: MemberReport,
+}
+
+impl Handler<PeerReport> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, said: PeerReport, ctx: &mut Context<Self>) {
+        self.room.borrow_mut().peer_report(said.machine, &said.report);
+        self.tick_soon(ctx);
+    }
+}
+
+/// Meets a member, or hears of some. Answered when the label has it.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Presence, Problem>")]
+pub struct Meet(pub Meeting);
+
+impl Handler<Meet> for Binlog {
+    type Result = Result<Presence, Problem>;
+
+    fn handle(&mut self, Meet(meeting): Meet, _: &mut Context<Self>) -> Self::Result {
+        self.room.borrow_mut().meet(&meeting)
+    }
+}
+
+/// A change that was done before is asked for again.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct AnswerAgain(pub Staged, pub Reply);
+
+impl Handler<AnswerAgain> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, AnswerAgain(staged, reply): AnswerAgain, ctx: &mut Context<Self>) {
+        self.room.borrow_mut().answer_again(staged, reply);
+        self.tick_soon(ctx);
     }
 }
 

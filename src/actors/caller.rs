@@ -13,7 +13,7 @@ use super::ambient;
 use super::session::{Ended, KeyRing, Problem, Wire};
 use crate::format::crc::crc32c;
 use crate::messages::error::ErrorCode;
-use crate::messages::frame::{Frame, FrameError, Kind, Limits, Meta, encode};
+use crate::messages::frame::{Frame, FrameDecoder, FrameError, Kind, Limits, Meta, encode};
 use crate::messages::handshake::{AuthAnswer, ClientHandshake, HelloAnswer, Next, Refusal};
 use crate::messages::heads::{self, ErrorHead, HeadError, NodeIdentity};
 use crate::messages::opcode::{Opcode, Role};
@@ -141,6 +141,14 @@ impl Caller {
         tokio::time::timeout(limit, asked)
             .await
             .unwrap_or_else(|_| Err(CallError::Timeout(self.address.clone())))
+    }
+
+    /// The connection itself, for whoever pipelines: the socket, what was read beyond the last frame, and the last
+    /// request id.
+    #[must_use]
+    pub fn into_parts(self) -> (TcpStream, FrameDecoder, BytesMut, u64) {
+        let (stream, decoder, buffer) = self.wire.into_parts();
+        (stream, decoder, buffer, self.request_id)
     }
 
     /// Reads the head of an answer.

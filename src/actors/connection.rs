@@ -14,11 +14,13 @@
 //! that was handed on is never cancelled by the end of its connection (R2).
 
 use super::acceptor::Accepted;
-use super::budget::Permit;
+use super::budget::{Budget, Permit};
 use super::download::Download;
 use super::out_buffer::OutBuffer;
 use super::outbox::{Out, Outbox, RequestTag};
+use super::peer_requests::Reported;
 use super::postman::Postman;
+use super::reply::Copies;
 use super::session::{self, Problem, Wire};
 use super::storage_room::StorageRoom;
 use super::upload::Upload;
@@ -27,7 +29,8 @@ use crate::messages::frame::{
     FLAG_LAST, FLAG_STREAMED, FrameDecoder, FrameError, Kind, Limits, Meta, encode, encode_head,
 };
 use crate::messages::handshake::Session;
-use crate::messages::heads::{Acks, ErrorHead, IdBytes, WindowHead, Written};
+use crate::messages::heads::{ErrorHead, IdBytes, WindowHead, Written};
+use crate::messages::opcode::Role;
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext};
 use bytes::{Bytes, BytesMut};
@@ -60,6 +63,10 @@ pub struct Connection {
     /// Requests handed on and not answered.
     pub(super) in_hand: usize,
     pub(super) downloads: HashMap<u64, (RequestTag, Download)>,
+    /// Clients and peers have one each.
+    pub(super) budget: Arc<Budget>,
+    /// What the peer at the other end was told of our mounts.
+    pub(super) reported: Reported,
     taken: Vec<Out>,
     pub(super) stream: TcpStream,
     pub(super) decoder: FrameDecoder,
@@ -159,7 +166,11 @@ impl Connection {
     ) -> Self {
         let (stream, decoder, input) = wire.into_parts();
         let idle = Box::pin(tokio::time::sleep(room.session.idle_timeout));
+        let of_peer = session.role == Role::Peer;
+        let budget = Arc::clone(if of_peer { &room.peers.budget } else { &room.budget });
         Self {
+            budget,
+            reported: Reported::default(),
             room,
             session,
             out: OutBuffer::default(),
@@ -266,10 +277,10 @@ impl Connection {
 
     fn answer(&mut self, out: Out) {
         match out {
-            Out::Written { tag, id, opver, permit } => {
+            Out::Written { tag, id, opver, copies, permit } => {
                 self.in_hand = self.in_hand.saturating_sub(1);
                 self.uploads.remove(&tag.id);
-                self.written(tag, id, opver);
+                self.written(tag, id, opver, copies);
                 drop(permit);
             }
             Out::Refused { tag, problem, permit } => {
@@ -354,14 +365,10 @@ impl Connection {
         tag: RequestTag,
         id: crate::format::file_id::ObjectId,
         opver: crate::format::ids::Tag,
+        Copies { acks, copies, degraded }: Copies,
     ) {
-        let head = Written {
-            id: IdBytes::new(id.encode()),
-            opver,
-            acks: Acks::Local,
-            copies: 1,
-            degraded: self.room.is_degraded(),
-        };
+        let id = IdBytes::new(id.encode());
+        let head = Written { id, opver, acks, copies, degraded };
         self.encode_payload(Meta::answer(tag.opcode, tag.id), &head, Bytes::new(), 0);
     }
 

@@ -3,8 +3,11 @@
 //! [`Engine`] changes things; it lives on its mount's disk arbiter, blocks there (R4) and is used by one thread.
 //! [`Shelf`] reads, and writes temporary files; any thread may use it at any time.
 
+use crate::cluster::coverage::Coverage;
+use crate::cluster::reuse::MemberReport;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::{Address, ChunkfileId, MachineId, Position, Sequence, Tag, Token};
+use crate::format::members::Member;
 use crate::format::slot::SlotHeader;
 use crate::store::content::{ContentCopy, CopyError};
 use crate::store::digest::{ChunkDigest, DigestCursor, SummaryPage};
@@ -18,6 +21,7 @@ use crate::store::reader::{Fast, Got, Reader};
 use crate::store::single_reader::SingleReader;
 use crate::store::single_writer::{Finished, SingleWriter, remove_temp};
 use crate::store::slot_copy::SlotCopy;
+use crate::store::sync::{LogName, LogSlice, Received};
 use std::io;
 use std::ops::Range;
 
@@ -85,6 +89,29 @@ pub trait Engine: Send + 'static {
     fn fence(&mut self, reason: String);
     /// Chunkfile of each lane that has one.
     fn active_chunkfiles(&self) -> Vec<ChunkfileId>;
+
+    // --- mirrors ---
+
+    /// Takes slices of other logs: durable and applied when it returns. What is staged is committed first.
+    ///
+    /// # Errors
+    /// The mount is fenced; whatever was not acknowledged before may be sent again.
+    fn receive(&mut self, slices: &[LogSlice]) -> StoreResult<Vec<Received>>;
+    /// What is durable and applied, the own log included.
+    fn coverage(&self) -> Coverage;
+    /// What this member says to the others (R12).
+    fn own_report(&self) -> MemberReport;
+    /// What another member says.
+    fn member_report(&mut self, machine: MachineId, report: &MemberReport);
+    /// The configured members, ourselves included once this mount has joined.
+    fn members(&self) -> &[Member];
+    /// Makes these the members; durable when it returns.
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn set_members(&mut self, members: Vec<Member>) -> StoreResult<()>;
+    /// Our own log.
+    fn own_log(&self) -> LogName;
 }
 
 impl<D: Disk> Engine for Mount<D> {
@@ -157,6 +184,34 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn active_chunkfiles(&self) -> Vec<ChunkfileId> {
         Self::active_chunkfiles(self)
+    }
+
+    fn receive(&mut self, slices: &[LogSlice]) -> StoreResult<Vec<Received>> {
+        Self::receive(self, slices)
+    }
+
+    fn coverage(&self) -> Coverage {
+        Self::coverage(self)
+    }
+
+    fn own_report(&self) -> MemberReport {
+        Self::own_report(self)
+    }
+
+    fn member_report(&mut self, machine: MachineId, report: &MemberReport) {
+        Self::member_report(self, machine, report);
+    }
+
+    fn members(&self) -> &[Member] {
+        Self::members(self)
+    }
+
+    fn set_members(&mut self, members: Vec<Member>) -> StoreResult<()> {
+        Self::set_members(self, members)
+    }
+
+    fn own_log(&self) -> LogName {
+        Self::own_log(self)
     }
 }
 

@@ -108,7 +108,7 @@ impl Connection {
         let len = u64::from(header.payload_len);
         match header.meta.kind {
             Kind::Request => {
-                self.large = self.room.budget.take(len);
+                self.large = self.budget.take(len);
                 if self.large.is_some() {
                     return self.input.reserve(total - self.input.len());
                 }

@@ -7,6 +7,7 @@
 //! | [`router::Router`] | control (tracker) | mailbox | one question per connection | [`session`], console | - |
 //! | [`reporter::Reporter`] | control (storage) | its tracker | one beat in flight | its storage | a tracker |
 //! | [`connection::Connection`] | net | its socket | budget; unsent bytes | a socket | `ChunkFile`, the read pool |
+//! | [`sync_peer::SyncPeer`] | net (storage) | a mount's log; mounts apart | `window_bytes` for each mount and peer | `Binlog` (a hint), the pool | a mirror |
 //! | [`chunk_file::ChunkFile`] | disk of its mount | **FIFO: every change of every key in one chunkfile** | budget | [`connection`], the read pool | the engine, `Binlog` |
 //! | [`binlog::Binlog`] | disk of its mount | one flush at a time | one flush outstanding | `ChunkFile` | the engine, the replies of a batch |
 //! | [`admin_console::AdminConsole`] | control | its socket | one command at a time | an operator | the daemon's commands |
@@ -14,6 +15,7 @@
 //! Control actors never share an arbiter with data actors (R3). `Addr`s come by constructor (R7); [`threads`] is the
 //! one place that makes arbiters, [`ambient`] the one that reads the wall clock and draws random bytes.
 pub mod acceptor;
+pub mod ack_room;
 pub mod admin_console;
 pub mod ambient;
 pub mod binlog;
@@ -21,15 +23,23 @@ pub mod budget;
 pub mod caller;
 pub mod chunk_file;
 pub mod connection;
+pub mod content_fetch;
 pub mod download;
 pub mod engine;
 pub mod get_job;
 pub mod heartbeat;
 mod incoming;
+pub mod incoming_slice;
 pub mod list_job;
+pub mod mirror;
+pub mod mount_mirror;
 pub mod mount_room;
+pub mod offers;
 pub mod out_buffer;
 pub mod outbox;
+pub mod peer_link;
+mod peer_requests;
+pub mod peers;
 pub mod placement;
 pub mod postman;
 pub mod problems;
@@ -42,6 +52,7 @@ pub mod router;
 pub mod session;
 pub mod shared_mount;
 pub mod storage_room;
+pub mod sync_peer;
 pub mod task;
 pub mod threads;
 pub mod tracker_service;

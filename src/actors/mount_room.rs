@@ -3,10 +3,14 @@
 //! Shared (`Rc<RefCell<..>>`, one thread) by the mount's `ChunkFile` actors, who stage changes in the order of their
 //! mailboxes, and its `Binlog` actor, who commits. No borrow lives across an `await`.
 //!
-//! Invariant: a reply leaves as "written" only when the engine says that its sequence is durable (P1); when a commit
+//! Invariant: a reply leaves as "written" only when the engine says that its sequence is durable (P1) and the
+//! [`AckRoom`] that enough members have it; when a commit
 //! fails, every reply that waits says "unknown outcome" and the mount is fenced (R9).
 
+use super::ack_room::AckRoom;
 use super::engine::{Engine, wants_another_mount};
+use super::incoming_slice::Slice;
+use super::mount_mirror::{MountIdentity, Remember, check_begin};
 use super::placement::Placement;
 use super::problems;
 use super::reply::Reply;
@@ -14,6 +18,7 @@ use super::session::Problem;
 use super::shared_mount::{OpenMount, SharedMount};
 use super::task::{Change, Content, Task, What};
 use crate::cluster::view::MountState;
+use crate::format::ids::Sequence;
 use crate::store::error::StoreError;
 use crate::store::mount::{PutRequest, Staged};
 use std::collections::VecDeque;
@@ -33,6 +38,10 @@ pub struct Opened {
     pub open: OpenMount,
     /// Called every two seconds.
     pub watch: Watch,
+    /// Who it is to the others.
+    pub identity: MountIdentity,
+    /// Keeps the members outside of the mount, too.
+    pub remember: Remember,
 }
 
 /// Why a mount could not be opened.
@@ -53,11 +62,23 @@ pub type Opener = Box<dyn FnMut() -> Result<Opened, OpenFailure> + Send>;
 
 /// See the module.
 pub struct MountRoom {
-    shared: Arc<SharedMount>,
+    pub(super) shared: Arc<SharedMount>,
     placement: Arc<Placement>,
-    engine: Option<Box<dyn Engine>>,
+    pub(super) engine: Option<Box<dyn Engine>>,
     watch: Option<Watch>,
+    pub(super) identity: MountIdentity,
+    pub(super) remember: Option<Remember>,
     waiting: VecDeque<(Staged, Reply)>,
+    /// What is durable and waits for copies.
+    pub(super) acks: AckRoom,
+    /// The tail that the mirrors were told.
+    published: Sequence,
+    /// Bytes staged since the tail was published, about.
+    pub(super) staged_bytes: u64,
+    /// Slices of other members, in the order of their arrival.
+    pub(super) arrived: VecDeque<Slice>,
+    pub(super) receive_asked: bool,
+    pub(super) report_is_old: bool,
     flush_asked: bool,
     full_rounds: u32,
     full_free: u64,
@@ -67,12 +88,21 @@ impl MountRoom {
     /// A room without an engine yet.
     #[must_use]
     pub fn new(shared: Arc<SharedMount>, placement: Arc<Placement>) -> Self {
+        let acks = AckRoom::new(shared.mirror.policy);
         Self {
             shared,
             placement,
             engine: None,
             watch: None,
+            identity: MountIdentity::default(),
+            remember: None,
             waiting: VecDeque::new(),
+            acks,
+            published: 0,
+            staged_bytes: 0,
+            arrived: VecDeque::new(),
+            receive_asked: false,
+            report_is_old: false,
             flush_asked: false,
             full_rounds: 0,
             full_free: 0,
@@ -93,13 +123,18 @@ impl MountRoom {
 
     /// Begins to serve.
     pub fn enter(&mut self, opened: Opened) {
-        let Opened { mut engine, open, watch } = opened;
+        let Opened { mut engine, open, watch, identity, remember } = opened;
         self.shared.publish_stats(engine.stats());
         self.shared.publish_lanes(engine.active_chunkfiles());
         self.shared.publish_full(false);
         self.engine = Some(engine);
         self.watch = Some(watch);
+        (self.identity, self.remember) = (identity, Some(remember));
+        self.know_members();
+        self.know_own_log();
         self.shared.publish_open(open);
+        self.publish_tail();
+        self.look_after_mirrors();
     }
 
     /// Does what the queue of a chunkfile says. `true`: a flush has to be asked for.
@@ -122,12 +157,12 @@ impl MountRoom {
         let Some(engine) = &self.engine else { return false };
         if engine.batch_is_full() {
             self.commit();
-            return false;
+        } else {
+            // Staging may have had to commit what was staged before.
+            self.answer_durable();
         }
-        let staged = engine.has_staged();
-        // Staging may have had to commit what was staged before.
-        self.answer_durable();
-        if !staged || self.flush_asked {
+        let staged = self.engine.as_ref().is_some_and(|engine| engine.has_staged());
+        if self.flush_asked || !(staged || self.wants_a_tick()) {
             return false;
         }
         self.flush_asked = true;
@@ -136,13 +171,15 @@ impl MountRoom {
 
     fn change(&mut self, change: Change) {
         let Change { what, mut reply } = change;
-        let Some(engine) = &mut self.engine else {
-            return match self.shared.open() {
-                Err(problem) => reply.refused(problem),
-                Ok(_) => drop(reply),
-            };
-        };
+        if self.engine.is_none() {
+            return reply.refused(self.shared.out_of_service());
+        }
+        if let Err(problem) = check_begin(self) {
+            return reply.refused(problem);
+        }
+        let Some(engine) = &mut self.engine else { return };
         let token = reply.token();
+        let bytes = what.bytes();
         let staged = match &what {
             What::Put { content, reserve, lane, .. } => engine.stage_put(PutRequest {
                 token,
@@ -162,6 +199,7 @@ impl MountRoom {
                     content.taken();
                 }
                 reply.begun();
+                self.staged_bytes += bytes;
                 self.waiting.push_back((staged, reply));
             }
             Err(error) => self.refuse(what, reply, &error),
@@ -210,14 +248,21 @@ impl MountRoom {
         }
     }
 
-    fn answer_durable(&mut self) {
+    /// Hands on what is durable to where it waits for copies, and tells the mirrors.
+    pub(super) fn answer_durable(&mut self) {
         let Some(engine) = &self.engine else { return };
         let durable = engine.durable();
+        let now = self.shared.mirror.clock.now_ms();
         while let Some((staged, reply)) =
             self.waiting.pop_front_if(|(staged, _)| staged.sequence <= durable)
         {
-            reply.written(&staged);
+            self.acks.add(staged, reply, now);
         }
+        if durable != self.published {
+            self.published = durable;
+            self.publish_tail();
+        }
+        self.release();
     }
 
     /// Puts the mount out of service.
@@ -228,7 +273,7 @@ impl MountRoom {
         }
     }
 
-    fn leave_fenced(&mut self) {
+    pub(super) fn leave_fenced(&mut self) {
         self.answer_durable();
         let Some(engine) = self.engine.take() else { return };
         let why = engine.fenced().unwrap_or("the engine stopped").to_owned();
@@ -241,7 +286,10 @@ impl MountRoom {
         for (_, reply) in self.waiting.drain(..) {
             reply.unknown(&why);
         }
+        // What is durable here may have reached others, or not.
+        self.acks.give_up(&why);
         self.flush_asked = false;
+        self.publish_tail();
     }
 
     /// Publishes why the mount does not serve.
@@ -328,6 +376,9 @@ impl MountRoom {
         for (_, reply) in self.waiting.drain(..) {
             reply.unknown(&stopped.message);
         }
+        self.acks.give_up(&stopped.message);
+        self.arrived.clear();
+        self.publish_tail();
         self.shared.publish_closed(MountState::Failed, "the daemon is stopping", "");
     }
 }

@@ -6,6 +6,7 @@
 
 use super::budget::Permit;
 use super::postman::Postman;
+use super::reply::Copies;
 use super::session::Problem;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::Tag;
@@ -36,6 +37,8 @@ pub enum Out {
         id: ObjectId,
         /// Its version.
         opver: Tag,
+        /// On how many machines.
+        copies: Copies,
         /// Held until it is encoded.
         permit: Permit,
     },

@@ -9,9 +9,21 @@ use super::outbox::{Out, Outbox, RequestTag};
 use super::session::Problem;
 use crate::format::ids::Token;
 use crate::messages::error::ErrorCode;
+use crate::messages::heads::Acks;
 use crate::store::mount::Staged;
 use crate::store::tokens::TokenTable;
 use std::sync::Arc;
+
+/// What an acknowledgement says of copies (P1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copies {
+    /// What was waited for.
+    pub acks: Acks,
+    /// Machines that have the change durable and applied.
+    pub copies: u8,
+    /// Fewer than the configuration asks for.
+    pub degraded: bool,
+}
 
 /// Answers one mutation, once.
 #[derive(Debug)]
@@ -70,10 +82,10 @@ impl Reply {
         self.begun = true;
     }
 
-    /// The change is durable and applied (P1).
-    pub fn written(mut self, staged: &Staged) {
+    /// The change is durable and applied (P1), on so many machines.
+    pub fn written(mut self, staged: &Staged, copies: Copies) {
         if let Some(Inner { to, tag, permit, .. }) = self.inner.take() {
-            to.push(Out::Written { tag, id: staged.id, opver: staged.tag, permit });
+            to.push(Out::Written { tag, id: staged.id, opver: staged.tag, copies, permit });
         }
     }
 

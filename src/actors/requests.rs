@@ -3,6 +3,7 @@
 //! A get that needs no waiting is answered here, on the connection's thread, from a buffer that is used again: no hop,
 //! no allocation but the answer. Everything else is handed on with a permit.
 
+use super::binlog::AnswerAgain;
 use super::connection::{Connection, busy};
 use super::get_job::{Ask, GetJob, object_head};
 use super::list_job::{ListJob, encode_page};
@@ -16,6 +17,7 @@ use super::task::{Change, Content, Task, What};
 use super::upload::{Intent, Upload};
 use super::{ambient, budget::Permit};
 use crate::cluster::view::MountState;
+use crate::format::checkpoint::AnsweredToken;
 use crate::format::crc::crc32c;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::Token;
@@ -26,6 +28,7 @@ use crate::messages::heads::{
     Undelete, WINDOW,
 };
 use crate::messages::opcode::{Daemon, Opcode, authorize};
+use crate::store::mount::Staged;
 use crate::store::options::Reserve;
 use crate::store::read::ReadError;
 use crate::store::reader::{Content as Found, FIRST_READ_MAX, Fast, Got};
@@ -95,6 +98,11 @@ impl Connection {
                 count.others.fetch_add(1, Ordering::Relaxed);
                 self.question(opcode, tag, &frame)
             }
+            Opcode::SyncHello
+            | Opcode::SyncPush
+            | Opcode::SyncStatus
+            | Opcode::SyncContent
+            | Opcode::SyncOffer => self.of_peer(entry.opcode, tag, frame),
             Opcode::Hello | Opcode::Auth | Opcode::View | Opcode::Route | Opcode::Heartbeat => {
                 Err(Problem::new(ErrorCode::UnknownOpcode, "a storage does not serve this"))
             }
@@ -142,8 +150,8 @@ impl Connection {
         Ok(())
     }
 
-    fn permit(&self, bytes: u64) -> Result<Permit, Problem> {
-        self.room.budget.take(bytes).ok_or_else(busy)
+    pub(super) fn permit(&self, bytes: u64) -> Result<Permit, Problem> {
+        self.budget.take(bytes).ok_or_else(busy)
     }
 
     // --- reads ---
@@ -240,6 +248,7 @@ impl Connection {
         tag: RequestTag,
         token: Token,
         bytes: u64,
+        mount: &SharedMount,
     ) -> Result<Option<Reply>, Problem> {
         self.room.check_writes()?;
         let permit = match self.large.take() {
@@ -249,12 +258,13 @@ impl Connection {
         let tokens = Arc::clone(&self.room.tokens);
         match tokens.begin(&token) {
             Begin::Fresh => {
+                mount.mirror.check_writes().inspect_err(|_| tokens.abandon(&token))?;
                 self.in_hand += 1;
                 let to = Arc::clone(&self.outbox);
                 Ok(Some(Reply::new(to, tag, token, tokens, permit)))
             }
             Begin::Answered(answered) => {
-                self.written(tag, answered.object, answered.tag);
+                self.again(tag, &answered, permit)?;
                 Ok(None)
             }
             Begin::InFlight => {
@@ -267,6 +277,26 @@ impl Connection {
             )
             .remedy("look whether the change is there, then ask with a fresh token")),
         }
+    }
+
+    /// The change was done before: it is answered with the copies that it has now.
+    fn again(
+        &mut self,
+        tag: RequestTag,
+        answered: &AnsweredToken,
+        permit: Permit,
+    ) -> Result<(), Problem> {
+        let mount = self.room.placement.mount(answered.object.mount)?;
+        let Some(binlog) = mount.registry.binlog() else { return Err(mount.out_of_service()) };
+        let sequence = answered.tag.sequence;
+        let staged = Staged { sequence, id: answered.object, tag: answered.tag };
+        let (to, tokens) = (Arc::clone(&self.outbox), Arc::clone(&self.room.tokens));
+        // Whatever becomes of this answer, the token stays answered.
+        let mut reply = Reply::new(to, tag, Token::default(), tokens, permit);
+        reply.begun();
+        binlog.do_send(AnswerAgain(staged, reply));
+        self.in_hand += 1;
+        Ok(())
     }
 
     fn put(&mut self, tag: RequestTag, head: &Put, frame: Frame) -> Result<(), Problem> {
@@ -313,7 +343,7 @@ impl Connection {
             mount.open()?;
         }
         let needs = if streamed { Upload::memory(length, threshold) } else { here };
-        let Some(reply) = self.begin(tag, token, needs)? else { return Ok(()) };
+        let Some(reply) = self.begin(tag, token, needs, mount)? else { return Ok(()) };
         let crc = frame.header.payload_crc;
         if !streamed && here <= threshold {
             let content = Content::Inline { bytes: frame.into_payload(), crc };
@@ -343,7 +373,7 @@ impl Connection {
         if !mount.is_online() {
             mount.open()?;
         }
-        if let Some(reply) = self.begin(tag, token, 0)? {
+        if let Some(reply) = self.begin(tag, token, 0, mount)? {
             mount.send(id.home().address.chunkfile(), Task::Change(Change { what, reply }));
         }
         Ok(())

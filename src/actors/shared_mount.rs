@@ -5,6 +5,7 @@
 
 use super::binlog::Fence;
 use super::engine::Shelf;
+use super::mirror::{Mirror, Outlook};
 use super::read_pool::ReadPool;
 use super::registry::Registry;
 use super::session::Problem;
@@ -48,6 +49,8 @@ pub struct SharedMount {
     pub pool: Arc<ReadPool>,
     /// Free bytes that inserts never eat.
     pub reserve_free: u64,
+    /// The mount as one of several mirrors.
+    pub mirror: Mirror,
     published: ArcSwap<Published>,
     open: ArcSwapOption<OpenMount>,
     lanes: ArcSwap<Vec<ChunkfileId>>,
@@ -64,9 +67,21 @@ impl std::fmt::Debug for SharedMount {
 }
 
 impl SharedMount {
-    /// A mount that is not open yet.
+    /// A mount that is not open yet and has no mirrors.
     #[must_use]
     pub fn new(index: MountIndex, path: String, pool: Arc<ReadPool>, reserve_free: u64) -> Self {
+        Self::mirrored(index, path, pool, reserve_free, Mirror::alone())
+    }
+
+    /// A mount that is not open yet.
+    #[must_use]
+    pub fn mirrored(
+        index: MountIndex,
+        path: String,
+        pool: Arc<ReadPool>,
+        reserve_free: u64,
+        mirror: Mirror,
+    ) -> Self {
         let published = Published {
             state: MountState::Failed,
             why: "it is being opened".to_owned(),
@@ -78,6 +93,7 @@ impl SharedMount {
             registry: Registry::default(),
             pool,
             reserve_free,
+            mirror,
             published: ArcSwap::from_pointee(published),
             open: ArcSwapOption::empty(),
             lanes: ArcSwap::from_pointee(Vec::new()),
@@ -116,7 +132,8 @@ impl SharedMount {
         }
     }
 
-    fn out_of_service(&self) -> Problem {
+    /// Why it does not serve.
+    pub(super) fn out_of_service(&self) -> Problem {
         let published = self.published.load();
         Problem::new(
             ErrorCode::Fenced,
@@ -131,10 +148,12 @@ impl SharedMount {
         self.open.load().is_some()
     }
 
-    /// Whether it serves and was not found full lately.
+    /// Whether it serves, takes changes, and was not found full lately.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.is_online() && !self.full.load(Ordering::Relaxed)
+        self.is_online()
+            && !self.full.load(Ordering::Relaxed)
+            && matches!(self.mirror.outlook(), Outlook::Good | Outlook::Degraded)
     }
 
     /// Free bytes of its file system, lately.

@@ -1,13 +1,16 @@
 //! What all connections of one storage share.
 
 use super::budget::Budget;
+use super::mirror::Outlook;
+use super::peers::PeerTable;
 use super::placement::Placement;
 use super::session::{Problem, SessionConfig};
+use super::shared_mount::SharedMount;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::MachineId;
 use crate::messages::error::ErrorCode;
 use crate::messages::heads::{self, IdBytes};
-use crate::settings::{Acks, DurabilitySettings, WhenAlone};
+use crate::settings::DurabilitySettings;
 use crate::store::tokens::TokenTable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -73,8 +76,8 @@ pub struct StorageRoom {
     pub threshold: u64,
     /// What an acknowledgement means.
     pub durability: DurabilitySettings,
-    /// Configured members of our syncgroup, ourselves included.
-    pub members: AtomicUsize,
+    /// The other members, and what may be in flight for them.
+    pub peers: Arc<PeerTable>,
     /// Requests.
     pub counters: Counters,
     writes: AtomicU8,
@@ -91,6 +94,7 @@ impl StorageRoom {
         tokens: Arc<TokenTable>,
         threshold: u64,
         durability: DurabilitySettings,
+        peers: Arc<PeerTable>,
     ) -> Self {
         Self {
             session,
@@ -100,7 +104,7 @@ impl StorageRoom {
             tokens,
             threshold,
             durability,
-            members: AtomicUsize::new(1),
+            peers,
             counters: Counters::default(),
             writes: AtomicU8::new(Writes::Taken as u8),
         }
@@ -121,17 +125,19 @@ impl StorageRoom {
         self.writes.store(writes as u8, Ordering::Relaxed);
     }
 
-    /// Whether an acknowledgement says less than the configuration asks for: a copy elsewhere is wanted, there are
-    /// other members, and none of them has it.
+    /// Whether a mount's acknowledgements say less than the configuration asks for, or are refused for that.
     #[must_use]
     pub fn is_degraded(&self) -> bool {
-        self.durability.acks != Acks::Local && self.members.load(Ordering::Relaxed) > 1
+        let short = |mount: &Arc<SharedMount>| {
+            matches!(mount.mirror.outlook(), Outlook::Degraded | Outlook::Refused)
+        };
+        self.placement.mounts().iter().any(|mount| mount.is_online() && short(mount))
     }
 
     /// Refuses a change that must not be begun.
     ///
     /// # Errors
-    /// Read-only, draining, or copies are demanded that cannot be had.
+    /// Read-only, or draining.
     pub fn check_writes(&self) -> Result<(), Problem> {
         match self.writes() {
             Writes::Taken => {}
@@ -142,15 +148,6 @@ impl StorageRoom {
             Writes::Draining => {
                 return Err(Problem::new(ErrorCode::ReadOnly, "the storage is draining"));
             }
-        }
-        let strict =
-            self.durability.acks == Acks::All || self.durability.when_alone == WhenAlone::Refuse;
-        if strict && self.is_degraded() {
-            return Err(Problem::new(
-                ErrorCode::Unavailable,
-                "durability.acks asks for a copy on another member, and none is connected",
-            )
-            .remedy("bring the other members back, or allow fewer copies in the configuration"));
         }
         Ok(())
     }

@@ -81,6 +81,24 @@ pub enum What {
     },
 }
 
+impl What {
+    /// Bytes of log that it makes, about.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let content = match self {
+            Self::Put { content, .. } | Self::Modify { content, .. } => match content {
+                Content::Inline { bytes, .. } => bytes.len() as u64,
+                Content::Single(_) => 0,
+            },
+            Self::Delete { .. } | Self::Undelete { .. } => 0,
+        };
+        content + RECORD_BYTES
+    }
+}
+
+/// A record without its payload, about.
+const RECORD_BYTES: u64 = 320;
+
 /// Content on its way in.
 #[derive(Debug)]
 pub enum Content {

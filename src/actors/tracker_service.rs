@@ -82,7 +82,12 @@ impl Service for TrackerService {
             | Opcode::Undelete
             | Opcode::Stat
             | Opcode::List
-            | Opcode::Df => Err(Problem::new(
+            | Opcode::Df
+            | Opcode::SyncHello
+            | Opcode::SyncPush
+            | Opcode::SyncStatus
+            | Opcode::SyncContent
+            | Opcode::SyncOffer => Err(Problem::new(
                 ErrorCode::UnknownOpcode,
                 format!("a tracker does not serve {opcode}"),
             )),

@@ -483,6 +483,10 @@ impl Spill {
                     .remedy("send it again"),
             );
         }
-        end.intent.send(&self.mount, Content::Single(guard), reply);
+        // The mirrors fetch it first: the record that names it never waits behind it there.
+        let (mount, intent) = (Arc::clone(&self.mount), end.intent);
+        let then = Box::new(move || intent.send(&mount, Content::Single(guard), reply));
+        let mirror = &self.mount.mirror;
+        mirror.announce(self.mount.index, finished.content, finished.length, then);
     }
 }

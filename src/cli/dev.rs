@@ -148,15 +148,15 @@ async fn start(plan: Plan, running: &mut Running, keys: Option<Keys>) -> Outcome
         addresses.push(tracker.address().to_string());
         running.trackers.push(tracker);
     }
-    let options = StartOptions { create_folders: true };
+    let options = StartOptions { create_folders: true, ..StartOptions::default() };
     let starting = plan.storages.into_iter().map(|settings| storage::start(settings, options));
     for storage in futures_util::future::join_all(starting).await {
         running.storages.push(storage.map_err(not_started)?);
     }
-    let registered = running.storages.iter().map(Storage::registered);
-    let all = futures_util::future::join_all(registered);
+    let ready = running.storages.iter().map(Storage::ready);
+    let all = futures_util::future::join_all(ready);
     if tokio::time::timeout(PATIENCE, all).await.is_err() {
-        tracing::warn!("not every storage is known to a tracker yet");
+        tracing::warn!("not every storage is ready yet");
     }
     let timeout = PATIENCE;
     let trackers = addresses.clone();

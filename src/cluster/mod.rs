@@ -5,15 +5,23 @@
 //! | [`version`] | tag and vector of the next edit; which of two versions stands (design section 5) |
 //! | [`opver`] | how a tag is written for people |
 //! | [`coverage`] | what "has applied without a gap" means; all else compares coverages |
+//! | [`acks`] | when a change may be acknowledged, and with how many copies (P1) |
+//! | [`members`] | what becomes of two lists of members that meet |
+//! | [`relay`] | which logs of third machines are passed on |
+//! | [`lag`] | how far a mirror is behind |
 //! | [`reuse`] | when a place that nobody needs may be used again (R12) |
 //! | [`view`] | what a tracker publishes, what a storage says of itself |
 //! | [`liveness`] | who is up, with hysteresis |
 //! | [`nodes`] | the tracker's node table: admission, duplicates, the view made from it |
 //! | [`routing`] | which storage a request goes to, and where else |
+pub mod acks;
 pub mod coverage;
+pub mod lag;
 pub mod liveness;
+pub mod members;
 pub mod nodes;
 pub mod opver;
+pub mod relay;
 pub mod reuse;
 pub mod routing;
 pub mod version;

@@ -226,7 +226,7 @@ const CLIENT_ADMIN: Roles = Roles::of(&[Role::Client, Role::Admin]);
 /// Peers forward the edits that reach a mirror to the owner.
 const CLIENT_PEER: Roles = Roles::of(&[Role::Client, Role::Peer]);
 
-// 0x0001.. handshake and both daemons, 0x0010.. storage, 0x0030.. tracker, 0x0050.. kept for storages among themselves.
+// 0x0001.. handshake and both daemons, 0x0010.. storage, 0x0030.. tracker, 0x0050.. storages among themselves.
 opcodes! {
     /// First request of a connection: version, role, nonce.
     Hello = 0x0001, "hello", Roles::ANY, Both, Handshake, head 1024, payload 0, false;
@@ -260,6 +260,17 @@ opcodes! {
     Route = 0x0031, "route", CLIENT_ADMIN, Tracker, Session, head SMALL_HEAD, payload 0, false;
     /// A storage reports.
     Heartbeat = 0x0032, "heartbeat", PEER, Tracker, Session, head HEAD_MAX, payload REPORT_MAX, false;
+
+    /// Mirrors of one mount meet.
+    SyncHello = 0x0050, "sync_hello", PEER, Storage, Session, head HEAD_MAX, payload 0, false;
+    /// Consecutive records of one log.
+    SyncPush = 0x0051, "sync_push", PEER, Storage, Session, head HEAD_MAX, payload PAYLOAD_MAX, false;
+    /// What the caller has; answered by what this storage has.
+    SyncStatus = 0x0052, "sync_status", PEER, Storage, Session, head SMALL_HEAD, payload REPORT_MAX, false;
+    /// A piece of a large object's content.
+    SyncContent = 0x0053, "sync_content", PEER, Storage, Session, head SMALL_HEAD, payload 0, false;
+    /// A large object's content that should be fetched.
+    SyncOffer = 0x0054, "sync_offer", PEER, Storage, Session, head SMALL_HEAD, payload 0, false;
 }
 
 impl Opcode {

@@ -6,7 +6,9 @@
 use super::folder;
 use crate::actors::ambient;
 use crate::format::envelope::FormatError;
+use crate::format::ids::MountIndex;
 use crate::format::label::Label;
+use crate::format::members::Member;
 use crate::format::memory::{MEMORY, MEMORY_LEN_MAX, MEMORY_TMP, Memory};
 use crate::settings::StorageSettings;
 use crate::store::disk::{Disk, DiskFile, Open};
@@ -119,6 +121,19 @@ impl MemoryFile {
             write(&self.disk, &memory.encode())?;
         }
         Ok(())
+    }
+
+    /// Takes over who mirrors a mount, durably.
+    ///
+    /// # Errors
+    /// The memory could not be written.
+    pub fn remember_members(&self, index: MountIndex, members: &[Member]) -> io::Result<()> {
+        let mut memory = self.lock();
+        let known = memory.mounts.iter_mut().find(|mount| mount.index == index);
+        let Some(known) = known.filter(|known| known.members != members) else { return Ok(()) };
+        known.members = members.to_vec();
+        memory.generation = memory.generation.saturating_add(1);
+        write(&self.disk, &memory.encode())
     }
 
     fn lock(&self) -> MutexGuard<'_, Memory> {

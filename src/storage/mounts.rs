@@ -7,6 +7,7 @@ use super::folder;
 use super::memory_file::MemoryFile;
 use crate::actors::ambient;
 use crate::actors::engine::Shelf;
+use crate::actors::mount_mirror::{MountIdentity, Remember};
 use crate::actors::mount_room::{OpenFailure, Opened, Opener, Watch};
 use crate::actors::shared_mount::OpenMount;
 use crate::cluster::view::MountState;
@@ -209,8 +210,18 @@ impl MountOpener {
         let shelf: Arc<dyn Shelf> =
             Arc::new(Reader::of_os(disk.clone(), self.index, mode, self.handles));
         let open = OpenMount { shelf, content_ids: mount.content_ids() };
-        let watch = watch(disk, self.path.clone(), mount.label().clone());
-        Ok(Opened { engine: Box::new(mount), open, watch })
+        let label = mount.label().clone();
+        let identity = MountIdentity {
+            machine: label.machine,
+            mount_uuid: label.mount_uuid,
+            instance: label.instance,
+        };
+        let (memory, index) = (Arc::clone(&self.memory), self.index);
+        let remember: Remember = Box::new(move |members| {
+            memory.remember_members(index, members).map_err(|error| error.to_string())
+        });
+        let watch = watch(disk, self.path.clone(), label);
+        Ok(Opened { engine: Box::new(mount), open, watch, identity, remember })
     }
 
     fn options(&self) -> MountOptions {

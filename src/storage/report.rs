@@ -2,16 +2,14 @@
 
 use crate::actors::caller::Identity;
 use crate::actors::reporter::{ReportSource, Reporter, ReporterStatus};
-use crate::actors::session::KeyRing;
 use crate::actors::storage_room::{StorageRoom, Writes};
 use crate::cluster::view::{Load, MountState, MountView, Service, StorageReport, TEXT_LEN_MAX};
-use crate::format::ids::{MachineId, MountIndex};
-use crate::messages::opcode::Role;
+use crate::format::ids::MountIndex;
+use crate::messages::heads::{Member, Uuid};
 use crate::settings::StorageSettings;
 use crate::store::mount::MountStats;
 use actix::prelude::*;
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -105,24 +103,33 @@ fn report(
     }
 }
 
+/// The members of our syncgroup as our labels name them.
+fn members(room: &StorageRoom) -> Vec<Member> {
+    let mut all = BTreeMap::new();
+    for mount in room.placement.mounts() {
+        for member in mount.mirror.members().borrow().iter() {
+            all.entry(member.machine).or_insert_with(|| Member {
+                machine: member.machine,
+                instance: Uuid::new(member.instance),
+                address: member.address.clone(),
+            });
+        }
+    }
+    all.into_values().collect()
+}
+
 /// Starts a reporter for each tracker.
 pub(super) fn start(
     settings: &Arc<StorageSettings>,
     room: &Arc<StorageRoom>,
-    address: SocketAddr,
-    instance: [u8; 16],
+    advertise: &str,
+    identity: &Identity,
     control: &ArbiterHandle,
 ) -> Vec<(Addr<Reporter>, watch::Receiver<ReporterStatus>)> {
-    let advertise = settings.advertise.clone().unwrap_or_else(|| address.to_string());
-    let identity = Identity {
-        role: Role::Peer,
-        name: room.session.name.clone(),
-        instance,
-        keys: KeyRing::new(settings.auth.keys.clone()),
-    };
     let source: ReportSource = {
         let (room, settings) = (Arc::clone(room), Arc::clone(settings));
-        Arc::new(move || (report(&room, &settings, &advertise, instance), Vec::new()))
+        let (advertise, instance) = (advertise.to_owned(), identity.instance);
+        Arc::new(move || (report(&room, &settings, &advertise, instance), members(&room)))
     };
     let start = |tracker: &String| {
         let (reporter, status) =
@@ -132,17 +139,10 @@ pub(super) fn start(
     settings.trackers.iter().map(start).collect()
 }
 
-/// Once a second: requests per second, and how many members the trackers know. A member once seen is not forgotten.
-pub(super) fn tick(
-    room: &Arc<StorageRoom>,
-    reporters: &[(Addr<Reporter>, watch::Receiver<ReporterStatus>)],
-    control: &ArbiterHandle,
-    stop: CancellationToken,
-) {
+/// Once a second: requests per second.
+pub(super) fn tick(room: &Arc<StorageRoom>, control: &ArbiterHandle, stop: CancellationToken) {
     let room = Arc::clone(room);
-    let statuses: Vec<_> = reporters.iter().map(|(_, status)| status.clone()).collect();
     control.spawn(async move {
-        let mut members: BTreeSet<MachineId> = [room.machine].into();
         let mut before = room.counters.total();
         let mut each = tokio::time::interval(Duration::from_secs(1));
         loop {
@@ -153,10 +153,6 @@ pub(super) fn tick(
             let now = room.counters.total();
             room.counters.per_second.store(now - before, Ordering::Relaxed);
             before = now;
-            for status in &statuses {
-                members.extend(status.borrow().members.iter().map(|member| member.machine));
-            }
-            room.members.store(members.len(), Ordering::Relaxed);
         }
     });
 }

@@ -71,13 +71,23 @@ impl Node {
         settings: StorageSettings,
         look: impl FnOnce(&Storage) + Send + 'static,
     ) -> Self {
+        Self::start_found_after(settings, Duration::ZERO, look)
+    }
+
+    /// A new mount waits so long for the word of a tracker.
+    pub fn start_found_after(
+        settings: StorageSettings,
+        found_after: Duration,
+        look: impl FnOnce(&Storage) + Send + 'static,
+    ) -> Self {
         let (tell, hear) = std::sync::mpsc::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             actix::System::new().block_on(async move {
-                let options = StartOptions { create_folders: true };
+                let options = StartOptions { create_folders: true, found_after };
                 let storage =
                     folio::storage::start(settings, options).await.expect("storage starts");
+                storage.joined().await;
                 look(&storage);
                 tell.send(storage.address()).expect("the test waits");
                 let _ = stopped.await;

@@ -2,6 +2,7 @@
 
 use folio::actors::binlog::Binlog;
 use folio::actors::budget::Budget;
+use folio::actors::mount_mirror::MountIdentity;
 use folio::actors::mount_room::{MountRoom, Opened};
 use folio::actors::outbox::{Out, Outbox, RequestTag};
 use folio::actors::placement::Placement;
@@ -125,7 +126,9 @@ pub fn opened(disk: &SimDisk, mount: Mount<SimDisk>, index: MountIndex) -> Opene
         shelf: Arc::new(Reader::new(disk.clone(), index, 16)),
         content_ids: mount.content_ids(),
     };
-    Opened { engine: Box::new(mount), open, watch: Box::new(|| Ok(())) }
+    let identity = MountIdentity { machine: 1, mount_uuid: [index; 16], instance: [9; 16] };
+    let remember = Box::new(|_: &[_]| Ok(()));
+    Opened { engine: Box::new(mount), open, watch: Box::new(|| Ok(())), identity, remember }
 }
 
 pub fn shared(index: MountIndex) -> Arc<SharedMount> {

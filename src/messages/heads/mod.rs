@@ -10,6 +10,7 @@
 
 mod client;
 mod node;
+mod peer;
 mod states;
 mod tracker;
 
@@ -18,6 +19,10 @@ pub use client::{
     Put, Stat, StatAnswer, Undelete, WindowHead, Written,
 };
 pub use node::{ErrorHead, Info, NodeIdentity, Ping, Pong};
+pub use peer::{
+    SyncChunkfile, SyncContent, SyncHello, SyncMember, SyncOffer, SyncOffered, SyncPiece, SyncPush,
+    SyncPushed, SyncReport, SyncReports, SyncStatus,
+};
 pub use states::{Acks, ObjectKind, ObjectState, Reserve};
 pub use tracker::{Heartbeat, HeartbeatAnswer, Member, Route, RouteAnswer, View, ViewAnswer};
 
@@ -38,6 +43,8 @@ pub const DATA_FRAME: usize = 256 * 1024;
 pub const INLINE_MAX: usize = 1024 * 1024;
 /// How much of a streamed body may be on its way unacknowledged, bytes.
 pub const WINDOW: u32 = 4 * 1024 * 1024;
+/// Longest piece of a content that `sync_content` brings, bytes.
+pub const PIECE_MAX: u32 = 1024 * 1024;
 /// Deepest nesting in a head.
 const DEPTH_MAX: usize = 16;
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::format::ids::{Tag, Token};
+use crate::format::ids::{Position, Tag, Token};
 use serde::Serialize;
 use std::fmt::Debug;
 
@@ -85,6 +85,47 @@ fn no_head_is_misread_cut_or_newer() {
     check(&ErrorHead { code: 3, message: "m".into(), remedy: String::new(), node: "g/a/1".into() });
     check(&DataEnd { length: 1, crc32c: 2 });
     check(&View { known_epoch: 1, known_tracker: Uuid::new([1; 16]) });
+}
+
+#[test]
+fn no_head_among_storages_is_misread_cut_or_newer() {
+    let at = Position { machine: 1, log_id: 2, sequence: u64::MAX };
+    let member = SyncMember {
+        machine: 7,
+        address: "a:1".into(),
+        mount_uuid: Uuid::new([1; 16]),
+        instance: Uuid::new([2; 16]),
+        log_ids: vec![3, 4],
+    };
+    check(&member);
+    check(&SyncHello {
+        group: "g".into(),
+        syncgroup: "a".into(),
+        mount: 3,
+        state: crate::cluster::view::MountState::Online,
+        this: member.clone(),
+        start_count: 9,
+        coverage: [at].into_iter().collect(),
+        tails: [at].into_iter().collect(),
+        members: vec![member],
+    });
+    let chunkfile = SyncChunkfile {
+        machine: 1,
+        log_id: 2,
+        chunk: 3,
+        size_units: 4,
+        created_ms: 5,
+        secret: Uuid::new([6; 16]),
+    };
+    check(&chunkfile);
+    let chunkfiles = vec![chunkfile];
+    check(&SyncPush { mount: 1, machine: 2, log_id: 3, from: 4, to: 5, chunkfiles });
+    check(&SyncPushed { outcome: 2, covered: 1, content: Some(at), length: 2, why: "w".into() });
+    check(&SyncStatus { machine: 1 });
+    check(&SyncContent { machine: 1, mount: 2, content: at, offset: 3, length: 4 });
+    check(&SyncPiece { total: None });
+    check(&SyncOffer { machine: 1, mount: 2, content: at, length: 3 });
+    check(&SyncOffered { there: false, why: "w".into() });
 }
 
 #[test]

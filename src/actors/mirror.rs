@@ -1,0 +1,236 @@
+//! A mount as one of several mirrors, for everybody: how far its log goes, who mirrors it, whether it may be written to.
+//!
+//! Invariants: written by the mount's disk arbiter only; what is published is durable; a reader never waits. The tail
+//! is a hint that something is there to be sent, never the thing itself.
+
+use super::ambient::Monotonic;
+use super::session::Problem;
+use crate::cluster::acks::{AckPolicy, Wanted};
+use crate::cluster::lag::{Lag, LagMeter};
+use crate::cluster::reuse::MemberReport;
+use crate::format::ids::{MachineId, MountIndex, Position, Sequence};
+use crate::format::members::Member;
+use crate::messages::error::ErrorCode;
+use crate::store::sync::LogName;
+use arc_swap::ArcSwap;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::sync::watch;
+
+/// How far our own log goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tail {
+    /// Which log.
+    pub log: LogName,
+    /// Everything up to here is durable and applied.
+    pub sequence: Sequence,
+}
+
+/// Whether changes are taken, as far as mirrors are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Outlook {
+    /// With as many copies as the configuration asks for.
+    Good = 0,
+    /// With fewer.
+    Degraded = 1,
+    /// They are not: copies are asked for that cannot be had.
+    Refused = 2,
+    /// They are not yet: the members do not know this mount.
+    Joining = 3,
+}
+
+/// Tells the other members of a large object before a record names it.
+pub trait Announcer: Send + Sync {
+    /// Calls `then` when every live member has the content, or has given it up.
+    fn announce(
+        &self,
+        mount: MountIndex,
+        content: Position,
+        length: u64,
+        then: Box<dyn FnOnce() + Send>,
+    );
+}
+
+/// See the module.
+pub struct Mirror {
+    /// What an acknowledgement asks for.
+    pub policy: AckPolicy,
+    /// The clock of everything about mirrors on this storage.
+    pub clock: Monotonic,
+    /// Where others find this storage; empty: nobody is told.
+    pub address: String,
+    /// Whether there can be other members at all.
+    pub mirroring: bool,
+    tail: watch::Sender<Option<Tail>>,
+    members: watch::Sender<Arc<Vec<Member>>>,
+    report: ArcSwap<MemberReport>,
+    late: ArcSwap<Vec<MachineId>>,
+    joined: AtomicBool,
+    outlook: AtomicU8,
+    lag: Mutex<LagMeter>,
+    announcer: OnceLock<Arc<dyn Announcer>>,
+}
+
+impl Mirror {
+    /// A mount that others mirror, or will.
+    #[must_use]
+    pub fn new(policy: AckPolicy, clock: Monotonic, address: String) -> Self {
+        Self { policy, clock, address, mirroring: true, ..Self::alone() }
+    }
+
+    /// A mount that nobody else ever has.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self {
+            policy: AckPolicy { wanted: Wanted::Local, refuse_alone: false },
+            clock: Monotonic::start(),
+            address: String::new(),
+            mirroring: false,
+            tail: watch::channel(None).0,
+            members: watch::channel(Arc::default()).0,
+            report: ArcSwap::default(),
+            late: ArcSwap::default(),
+            joined: AtomicBool::new(false),
+            outlook: AtomicU8::new(Outlook::Joining as u8),
+            lag: Mutex::default(),
+            announcer: OnceLock::new(),
+        }
+    }
+
+    /// Who is told of large objects; set once, before anything is served.
+    pub fn attach(&self, announcer: Arc<dyn Announcer>) {
+        if self.announcer.set(announcer).is_err() {
+            tracing::error!("a mount was given two announcers");
+        }
+    }
+
+    /// How far the own log goes; `None` while the mount is not open.
+    #[must_use]
+    pub fn tail(&self) -> watch::Receiver<Option<Tail>> {
+        self.tail.subscribe()
+    }
+
+    /// The members as the label names them: all that are known, ourselves included once we have joined.
+    #[must_use]
+    pub fn members(&self) -> watch::Receiver<Arc<Vec<Member>>> {
+        self.members.subscribe()
+    }
+
+    /// What this member says to the others; some milliseconds old.
+    #[must_use]
+    pub fn report(&self) -> Arc<MemberReport> {
+        self.report.load_full()
+    }
+
+    /// Whether the members know this mount.
+    #[must_use]
+    pub fn is_joined(&self) -> bool {
+        self.joined.load(Ordering::Acquire)
+    }
+
+    /// Whether a member has not acknowledged in time.
+    #[must_use]
+    pub fn is_late(&self, machine: MachineId) -> bool {
+        self.late.load().contains(&machine)
+    }
+
+    /// Whether changes are taken.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        match self.outlook.load(Ordering::Relaxed) {
+            0 => Outlook::Good,
+            1 => Outlook::Degraded,
+            2 => Outlook::Refused,
+            _ => Outlook::Joining,
+        }
+    }
+
+    /// Refuses a change that must not be begun.
+    ///
+    /// # Errors
+    /// `Unavailable`: nothing was done.
+    pub fn check_writes(&self) -> Result<(), Problem> {
+        match self.outlook() {
+            Outlook::Good | Outlook::Degraded => Ok(()),
+            Outlook::Refused => Err(refused()),
+            Outlook::Joining => Err(joining()),
+        }
+    }
+
+    /// How far behind a mirror is that has our log up to `covered`.
+    #[must_use]
+    pub fn behind(&self, covered: Sequence) -> Lag {
+        let lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+        lag.behind(covered, self.clock.now_ms())
+    }
+
+    /// Has the live members fetch a large object, then goes on.
+    pub fn announce(
+        &self,
+        mount: MountIndex,
+        content: Position,
+        length: u64,
+        then: Box<dyn FnOnce() + Send>,
+    ) {
+        match self.announcer.get() {
+            Some(announcer) => announcer.announce(mount, content, length, then),
+            None => then(),
+        }
+    }
+}
+
+/// Copies are demanded that cannot be had: nothing was done.
+#[must_use]
+pub fn refused() -> Problem {
+    Problem::new(
+        ErrorCode::Unavailable,
+        "durability.acks asks for a copy on another member, and none is connected and caught up",
+    )
+    .remedy("bring the other members back, or allow fewer copies in the configuration")
+}
+
+fn joining() -> Problem {
+    Problem::new(ErrorCode::Unavailable, "the mount is joining its syncgroup").remedy("ask again")
+}
+
+// --- what only the mount's own arbiter does ---
+
+impl Mirror {
+    pub(super) fn publish_tail(&self, tail: Option<Tail>, bytes: u64) {
+        if let Some(tail) = tail {
+            let now = self.clock.now_ms();
+            let mut lag = self.lag.lock().unwrap_or_else(PoisonError::into_inner);
+            lag.note(tail.sequence, bytes, now);
+        }
+        self.tail.send_if_modified(|known| std::mem::replace(known, tail) != tail);
+    }
+
+    pub(super) fn publish_members(&self, members: &[Member]) {
+        self.members.send_if_modified(|known| {
+            let changed = **known != members;
+            if changed {
+                *known = Arc::new(members.to_vec());
+            }
+            changed
+        });
+    }
+
+    pub(super) fn publish_report(&self, report: MemberReport) {
+        self.report.store(Arc::new(report));
+    }
+
+    pub(super) fn publish_late(&self, late: Vec<MachineId>) {
+        if **self.late.load() != late {
+            self.late.store(Arc::new(late));
+        }
+    }
+
+    pub(super) fn publish_joined(&self, joined: bool) {
+        self.joined.store(joined, Ordering::Release);
+    }
+
+    pub(super) fn publish_outlook(&self, outlook: Outlook) {
+        self.outlook.store(outlook as u8, Ordering::Relaxed);
+    }
+}

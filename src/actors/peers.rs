@@ -1,0 +1,402 @@
+//! The other storages of our syncgroup, as everybody on this storage sees them: how to call them, whether they live,
+//! how far each mount is there.
+//!
+//! Invariants: a peer's own `SyncPeer` alone writes what is here; anybody may read and call, from any thread. *Live* is said
+//! of a peer's mount that is connected, has caught up, and does not let acknowledgements wait; it is said by the clock of this
+//! machine only.
+
+use super::ambient::Monotonic;
+use super::budget::Budget;
+use super::caller::CallError;
+use super::content_fetch::Fetches;
+use super::offers::Offers;
+use super::peer_link::Link;
+use super::placement::Placement;
+use crate::cluster::coverage::Coverage;
+use crate::format::ids::{MachineId, MountIndex, Sequence};
+use crate::messages::frame::Frame;
+use crate::messages::opcode::Opcode;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Bytes that all peers together may have in flight to this storage.
+const PEER_BYTES: u64 = 256 << 20;
+/// Requests, likewise.
+const PEER_REQUESTS: usize = 1 << 16;
+
+/// How it stands between one of our mounts and the same one of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SyncState {
+    /// No connection, or it failed and is tried again.
+    Disconnected = 0,
+    /// The two meet.
+    Handshake = 1,
+    /// Our log is being sent from where the peer has it.
+    CatchingUp = 2,
+    /// It has all of our log but for what is on its way.
+    Live = 3,
+    /// Our log no longer holds what it lacks: that comes by state.
+    NeedsState = 4,
+    /// Its mount is out of service, or there is none.
+    Away = 5,
+}
+
+impl SyncState {
+    /// As people read it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Disconnected => "disconnected",
+            Self::Handshake => "handshake",
+            Self::CatchingUp => "catching_up",
+            Self::Live => "live",
+            Self::NeedsState => "needs_state",
+            Self::Away => "away",
+        }
+    }
+
+    const fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Handshake,
+            2 => Self::CatchingUp,
+            3 => Self::Live,
+            4 => Self::NeedsState,
+            5 => Self::Away,
+            _ => Self::Disconnected,
+        }
+    }
+}
+
+/// One mount of a peer.
+#[derive(Debug, Default)]
+pub struct PeerMount {
+    state: AtomicU8,
+    introduced: AtomicBool,
+    was_live: AtomicBool,
+    holds_us_live: AtomicBool,
+    acked: AtomicU64,
+    sent_bytes: AtomicU64,
+    errors: AtomicU64,
+    coverage: ArcSwap<Coverage>,
+    error: ArcSwap<String>,
+}
+
+impl PeerMount {
+    /// How it stands.
+    #[must_use]
+    pub fn state(&self) -> SyncState {
+        SyncState::of(self.state.load(Ordering::Acquire))
+    }
+
+    /// Whether it has answered, on this connection, knowing us as a member.
+    #[must_use]
+    pub fn is_introduced(&self) -> bool {
+        self.introduced.load(Ordering::Acquire)
+    }
+
+    /// Whether it was live since it was connected.
+    #[must_use]
+    pub fn was_live(&self) -> bool {
+        self.was_live.load(Ordering::Acquire)
+    }
+
+    /// Whether it says that we have all of its log.
+    #[must_use]
+    pub fn holds_us_live(&self) -> bool {
+        self.holds_us_live.load(Ordering::Acquire)
+    }
+
+    /// Our log up to here is durable and applied there.
+    #[must_use]
+    pub fn acked(&self) -> Sequence {
+        self.acked.load(Ordering::Acquire)
+    }
+
+    /// What it has of every log, some milliseconds ago.
+    #[must_use]
+    pub fn coverage(&self) -> Arc<Coverage> {
+        self.coverage.load_full()
+    }
+
+    /// Bytes of records sent since the start.
+    #[must_use]
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Errors since the start.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// What went wrong last; empty if nothing did since it was live.
+    #[must_use]
+    pub fn error(&self) -> Arc<String> {
+        self.error.load_full()
+    }
+
+    pub(super) fn set_state(&self, state: SyncState) {
+        if state == SyncState::Live {
+            self.was_live.store(true, Ordering::Release);
+            if !self.error.load().is_empty() {
+                self.error.store(Arc::default());
+            }
+        }
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    pub(super) fn set_introduced(&self, introduced: bool) {
+        self.introduced.store(introduced, Ordering::Release);
+    }
+
+    pub(super) fn set_holds_us_live(&self, live: bool) {
+        self.holds_us_live.store(live, Ordering::Release);
+    }
+
+    pub(super) fn set_acked(&self, acked: Sequence) {
+        self.acked.store(acked, Ordering::Release);
+    }
+
+    pub(super) fn set_coverage(&self, coverage: Coverage) {
+        self.coverage.store(Arc::new(coverage));
+    }
+
+    pub(super) fn count_sent(&self, bytes: u64) {
+        self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn failed(&self, state: SyncState, why: &str) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        if **self.error.load() != why {
+            self.error.store(Arc::new(why.to_owned()));
+        }
+        self.set_state(state);
+    }
+
+    /// The connection is gone, and with it all that was true on it.
+    pub(super) fn disconnected(&self, why: &str) {
+        self.set_introduced(false);
+        self.set_holds_us_live(false);
+        self.was_live.store(false, Ordering::Release);
+        if **self.error.load() != why {
+            self.error.store(Arc::new(why.to_owned()));
+        }
+        self.set_state(SyncState::Disconnected);
+    }
+}
+
+/// Two connections to a peer: what is large never stands before what is small.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// Records, and questions about them.
+    pub push: Arc<Link>,
+    /// Everything else: contents of large objects, requests that are handed on.
+    pub calls: Arc<Link>,
+}
+
+/// Another storage of our syncgroup.
+#[derive(Debug)]
+pub struct Peer {
+    /// Its machine id.
+    pub machine: MachineId,
+    address: ArcSwap<String>,
+    links: ArcSwapOption<Links>,
+    heard: Arc<AtomicU64>,
+    connects: AtomicU64,
+    /// The last attempt to connect failed.
+    unreachable: AtomicBool,
+    error: ArcSwap<String>,
+    mounts: BTreeMap<MountIndex, Arc<PeerMount>>,
+    kick: Notify,
+}
+
+impl Peer {
+    /// A peer that was never connected, with our mounts.
+    #[must_use]
+    pub fn new(machine: MachineId, address: String, placement: &Placement) -> Self {
+        let mounts = placement.mounts().iter().map(|mount| (mount.index, Arc::default()));
+        Self {
+            machine,
+            address: ArcSwap::from_pointee(address),
+            links: ArcSwapOption::empty(),
+            heard: Arc::default(),
+            connects: AtomicU64::new(0),
+            unreachable: AtomicBool::new(false),
+            error: ArcSwap::default(),
+            mounts: mounts.collect(),
+            kick: Notify::new(),
+        }
+    }
+
+    /// Where it listens, as far as we know.
+    #[must_use]
+    pub fn address(&self) -> Arc<String> {
+        self.address.load_full()
+    }
+
+    /// It listens somewhere else now.
+    pub fn move_to(&self, address: &str) {
+        if !address.is_empty() && self.address.load().as_str() != address {
+            self.address.store(Arc::new(address.to_owned()));
+            self.kick.notify_one();
+        }
+    }
+
+    /// Something new is known of it: it is tried at once.
+    pub fn kick(&self) {
+        self.kick.notify_one();
+    }
+
+    /// Whether there is a connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.links.load().is_some()
+    }
+
+    /// Whether the last attempt to connect failed.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        self.unreachable.load(Ordering::Acquire)
+    }
+
+    /// When anything was last read from it, milliseconds of [`PeerTable::clock`]; 0: never.
+    #[must_use]
+    pub fn heard_ms(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// How often a connection was made.
+    #[must_use]
+    pub fn connects(&self) -> u64 {
+        self.connects.load(Ordering::Relaxed)
+    }
+
+    /// Why there is no connection; empty if there is one.
+    #[must_use]
+    pub fn error(&self) -> Arc<String> {
+        self.error.load_full()
+    }
+
+    /// Its mount of this index, if we have one.
+    #[must_use]
+    pub fn mount(&self, index: MountIndex) -> Option<&Arc<PeerMount>> {
+        self.mounts.get(&index)
+    }
+
+    /// Its mounts of our indices.
+    pub fn mounts(&self) -> impl Iterator<Item = (MountIndex, &Arc<PeerMount>)> {
+        self.mounts.iter().map(|(index, mount)| (*index, mount))
+    }
+
+    /// The connections, if there are any.
+    #[must_use]
+    pub fn links(&self) -> Option<Arc<Links>> {
+        self.links.load_full()
+    }
+
+    /// Asks it something, and waits for the answer at most `limit`. For changes see R2: no answer means that the outcome
+    /// is not known.
+    ///
+    /// # Errors
+    /// [`CallError`]; at once if there is no connection.
+    pub async fn call<H: Serialize + ?Sized>(
+        &self,
+        opcode: Opcode,
+        head: &H,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Frame, CallError> {
+        let Some(links) = self.links() else {
+            let source = std::io::ErrorKind::NotConnected.into();
+            return Err(CallError::Connect { address: self.address().to_string(), source });
+        };
+        links.calls.call(opcode, head, payload, limit).await
+    }
+
+    pub(super) fn heard(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.heard)
+    }
+
+    pub(super) async fn kicked(&self) {
+        self.kick.notified().await;
+    }
+
+    pub(super) fn connected(&self, links: Links) {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+        self.unreachable.store(false, Ordering::Release);
+        self.error.store(Arc::default());
+        self.links.store(Some(Arc::new(links)));
+    }
+
+    pub(super) fn disconnected(&self, why: &str) {
+        self.links.store(None);
+        self.unreachable.store(true, Ordering::Release);
+        if **self.error.load() != why {
+            tracing::warn!(peer = self.machine, address = %self.address(), why, "no connection to a mirror, trying on");
+            self.error.store(Arc::new(why.to_owned()));
+        }
+        for mount in self.mounts.values() {
+            mount.disconnected(why);
+        }
+    }
+}
+
+/// All of them, and what they share.
+#[derive(Debug)]
+pub struct PeerTable {
+    /// Our machine.
+    pub us: MachineId,
+    /// The clock that [`Peer::heard_ms`] counts on.
+    pub clock: Monotonic,
+    /// What peers may have in flight to us: apart from clients, so that neither starves the other.
+    pub budget: Arc<Budget>,
+    /// Contents of large objects on their way here.
+    pub fetches: Fetches,
+    /// Contents of large objects on their way from here.
+    pub offers: Offers,
+    peers: Mutex<BTreeMap<MachineId, Arc<Peer>>>,
+}
+
+impl PeerTable {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(us: MachineId, clock: Monotonic) -> Arc<Self> {
+        Arc::new(Self {
+            us,
+            clock,
+            budget: Budget::new(PEER_REQUESTS, PEER_BYTES),
+            fetches: Fetches::default(),
+            offers: Offers::new(clock),
+            peers: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<MachineId, Arc<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The storage with this machine id.
+    #[must_use]
+    pub fn get(&self, machine: MachineId) -> Option<Arc<Peer>> {
+        self.lock().get(&machine).cloned()
+    }
+
+    /// All, in the order of their machine ids.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Peer>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Takes in a peer. The roof starts its `SyncPeer`.
+    pub fn add(&self, peer: Arc<Peer>) {
+        self.lock().insert(peer.machine, peer);
+    }
+}

@@ -1,0 +1,317 @@
+//! Who mirrors us: learns of members, has them called, joins their syncgroup.
+//!
+//! Invariants
+//! - A member once known is never dropped (only `forget` does that); what trackers say adds members, and it and what
+//!   the members say themselves moves addresses.
+//! - A new mount waits for the word of a tracker, at most for a bounded time; then it takes changes only when every
+//!   member that can be reached has it in its label. A mount that joined once needs nobody for that.
+//! - With all trackers down the members in the labels are called: nothing here needs a tracker after the birth.
+
+use crate::actors::binlog::Meet;
+use crate::actors::caller::Identity;
+use crate::actors::mount_mirror::Meeting;
+use crate::actors::peers::{Peer, PeerMount, PeerTable, SyncState};
+use crate::actors::reporter::{Registration, ReportNow, Reporter, ReporterStatus};
+use crate::actors::shared_mount::SharedMount;
+use crate::actors::storage_room::StorageRoom;
+use crate::actors::sync_peer::{StopSync, SyncConfig, SyncPeer};
+use crate::cluster::acks::{AckPolicy, Wanted};
+use crate::format::ids::MachineId;
+use crate::format::members::Member;
+use crate::settings::{Acks, DurabilitySettings, StorageSettings, WhenAlone};
+use actix::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often members are looked at while a mount has not joined.
+const LOOK_JOINING: Duration = Duration::from_millis(20);
+/// How often afterwards.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a start waits for mirrors to say that we have all of theirs.
+const HELD_LIVE_LIMIT_MS: u64 = 10_000;
+
+/// What an acknowledgement asks for, in the words of the decision.
+#[must_use]
+pub const fn policy(settings: &DurabilitySettings) -> AckPolicy {
+    AckPolicy {
+        wanted: match settings.acks {
+            Acks::Local => Wanted::Local,
+            Acks::Mirror => Wanted::Mirror,
+            Acks::All => Wanted::All,
+        },
+        refuse_alone: matches!(settings.when_alone, WhenAlone::Refuse),
+    }
+}
+
+/// The running lines to mirrors.
+pub struct Mirrors {
+    room: Arc<StorageRoom>,
+    actors: Mutex<Vec<Addr<SyncPeer>>>,
+    ready: watch::Sender<bool>,
+    joined: watch::Sender<bool>,
+}
+
+impl Mirrors {
+    /// Waits until all mounts have joined and every mirror that can be reached is caught up.
+    pub async fn ready(&self) {
+        let mut ready = self.ready.subscribe();
+        if ready.wait_for(|ready| *ready).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until all mounts that serve have joined.
+    pub async fn joined(&self) {
+        let mut joined = self.joined.subscribe();
+        if joined.wait_for(|joined| *joined).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Ends all lines.
+    pub async fn stop(&self) {
+        let actors =
+            std::mem::take(&mut *self.actors.lock().unwrap_or_else(PoisonError::into_inner));
+        for actor in actors {
+            // One that is gone has stopped.
+            actor.send(StopSync).await.unwrap_or_default();
+        }
+    }
+
+    /// Whether nothing is left to wait for.
+    fn is_ready(&self) -> bool {
+        let table = &self.room.peers;
+        let mut mounts = self.room.placement.mounts().iter().filter(|mount| mount.is_online());
+        let waited = table.clock.now_ms() > HELD_LIVE_LIMIT_MS;
+        let done = |mount: &PeerMount| match mount.state() {
+            SyncState::Disconnected => !mount.error().is_empty(),
+            SyncState::Away | SyncState::NeedsState => true,
+            SyncState::Handshake | SyncState::CatchingUp | SyncState::Live => {
+                mount.was_live() && (mount.holds_us_live() || waited)
+            }
+        };
+        mounts.all(|mount| mount.mirror.is_joined())
+            && table.all().iter().all(|peer| {
+                peer.is_unreachable()
+                    || peer.is_connected() && peer.mounts().all(|(_, mount)| done(mount))
+            })
+    }
+}
+
+/// Learns of members and acts on it. On the control arbiter.
+pub struct Overseer {
+    sync: SyncConfig,
+    room: Arc<StorageRoom>,
+    reporters: Vec<(Addr<Reporter>, watch::Receiver<ReporterStatus>)>,
+    net: Vec<ArbiterHandle>,
+}
+
+/// What is known of a machine that may be a member.
+struct Candidate {
+    address: String,
+    instance: [u8; 16],
+    /// A tracker names it: on these mounts, if it knows.
+    by_tracker: Option<Vec<u8>>,
+}
+
+impl Overseer {
+    /// Of the storage `room`.
+    pub fn new(
+        settings: &StorageSettings,
+        room: &Arc<StorageRoom>,
+        identity: Identity,
+        reporters: &[(Addr<Reporter>, watch::Receiver<ReporterStatus>)],
+        net: Vec<ArbiterHandle>,
+    ) -> Self {
+        let sync = SyncConfig {
+            identity,
+            names: (settings.group.clone(), settings.syncgroup.clone()),
+            placement: Arc::clone(&room.placement),
+            table: Arc::clone(&room.peers),
+            window_bytes: settings.sync.window_bytes,
+            retry_min: settings.sync.retry_min,
+            retry_max: settings.sync.retry_max,
+            mender: None,
+        };
+        Self { sync, room: Arc::clone(room), reporters: reporters.to_vec(), net }
+    }
+
+    /// Begins; ends with `stop`.
+    pub fn start(
+        self,
+        control: &ArbiterHandle,
+        found_after: Duration,
+        stop: CancellationToken,
+    ) -> Arc<Mirrors> {
+        let mirrors = Arc::new(Mirrors {
+            room: Arc::clone(&self.room),
+            actors: Mutex::default(),
+            ready: watch::channel(false).0,
+            joined: watch::channel(false).0,
+        });
+        let running = Arc::clone(&mirrors);
+        control.spawn(async move {
+            tokio::select! {
+                () = self.run(&running, found_after) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        mirrors
+    }
+
+    async fn run(&self, mirrors: &Mirrors, found_after: Duration) {
+        let begun = self.table().clock.now_ms();
+        loop {
+            let candidates = self.candidates();
+            self.call(&candidates, mirrors);
+            self.learn(&candidates).await;
+            let waited = self.table().clock.now_ms().saturating_sub(begun);
+            let settled = u128::from(waited) >= found_after.as_millis() || self.has_view();
+            let joining = self.join(settled).await;
+            mirrors
+                .joined
+                .send_if_modified(|joined| std::mem::replace(joined, !joining) == joining);
+            if mirrors.is_ready() {
+                mirrors.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+            }
+            let ready = *mirrors.ready.borrow();
+            tokio::time::sleep(if joining || !ready { LOOK_JOINING } else { LOOK }).await;
+        }
+    }
+
+    fn table(&self) -> &Arc<PeerTable> {
+        &self.room.peers
+    }
+
+    /// Whether a tracker has said who the members are, or there is none to ask.
+    fn has_view(&self) -> bool {
+        let registered = |status: &watch::Receiver<ReporterStatus>| {
+            status.borrow().registration == Registration::Registered
+        };
+        self.reporters.is_empty() || self.reporters.iter().any(|(_, status)| registered(status))
+    }
+
+    /// Every other machine that is or may become a member.
+    fn candidates(&self) -> BTreeMap<MachineId, Candidate> {
+        let mut all = BTreeMap::new();
+        for mount in self.room.placement.mounts() {
+            for member in mount.mirror.members().borrow().iter() {
+                let candidate = || Candidate {
+                    address: member.address.clone(),
+                    instance: member.instance,
+                    by_tracker: None,
+                };
+                all.entry(member.machine).or_insert_with(candidate);
+            }
+        }
+        for (_, status) in &self.reporters {
+            let status = status.borrow();
+            let (group, syncgroup) = &self.sync.names;
+            for said in &status.members {
+                let view = status.view.as_ref();
+                let seen = view.and_then(|view| view.storage(group, syncgroup, said.machine));
+                let mounts = seen.map(|storage| storage.mounts.iter().map(|m| m.index).collect());
+                let candidate = Candidate {
+                    address: said.address.clone(),
+                    instance: said.instance.into_array(),
+                    by_tracker: Some(mounts.unwrap_or_default()),
+                };
+                // The tracker has heard from it lately: it knows where it listens now.
+                all.insert(said.machine, candidate);
+            }
+        }
+        all.remove(&self.table().us);
+        all.retain(|_, candidate| !candidate.address.is_empty());
+        all
+    }
+
+    /// Has everybody called who is known.
+    fn call(&self, candidates: &BTreeMap<MachineId, Candidate>, mirrors: &Mirrors) {
+        for (machine, candidate) in candidates {
+            if let Some(known) = self.table().get(*machine) {
+                known.move_to(&candidate.address);
+                continue;
+            }
+            let address = candidate.address.clone();
+            let peer = Arc::new(Peer::new(*machine, address, &self.room.placement));
+            self.table().add(Arc::clone(&peer));
+            let Some(net) = self.net.get(usize::from(*machine) % self.net.len().max(1)) else {
+                continue;
+            };
+            let config = self.sync.clone();
+            let actor = SyncPeer::start_in_arbiter(net, move |_| SyncPeer::new(peer, config));
+            mirrors.actors.lock().unwrap_or_else(PoisonError::into_inner).push(actor);
+        }
+    }
+
+    /// Members that only a tracker knows go into the labels: what they do not have yet is missing there.
+    async fn learn(&self, candidates: &BTreeMap<MachineId, Candidate>) {
+        for mount in self.room.placement.mounts().iter().filter(|mount| mount.is_online()) {
+            let known = Arc::clone(&mount.mirror.members().borrow());
+            let new = candidates.iter().filter(|(machine, candidate)| {
+                let here = candidate.by_tracker.as_ref();
+                here.is_some_and(|mounts| mounts.contains(&mount.index))
+                    && !known.iter().any(|member| member.machine == **machine)
+            });
+            let others: Vec<Member> = new
+                .map(|(machine, candidate)| Member {
+                    machine: *machine,
+                    address: candidate.address.clone(),
+                    mount_uuid: [0; 16],
+                    instance: candidate.instance,
+                    log_ids: Vec::new(),
+                })
+                .collect();
+            if !others.is_empty() {
+                meet(mount, Meeting { others, ..Meeting::default() }).await;
+            }
+        }
+    }
+
+    /// Joins where everybody who can be reached knows us. Whether a mount is still joining.
+    async fn join(&self, settled: bool) -> bool {
+        let (mut joining, mut joined) = (false, false);
+        for mount in self.room.placement.mounts().iter().filter(|mount| mount.is_online()) {
+            if mount.mirror.is_joined() {
+                continue;
+            }
+            if settled && self.is_known(mount) {
+                meet(mount, Meeting { join: true, ..Meeting::default() }).await;
+            }
+            joined |= mount.mirror.is_joined();
+            joining |= !mount.mirror.is_joined();
+        }
+        if joined {
+            for (reporter, _) in &self.reporters {
+                // Trackers send us puts as soon as they know.
+                reporter.do_send(ReportNow);
+            }
+        }
+        joining
+    }
+
+    /// Whether every member that can be reached has the mount in its label.
+    fn is_known(&self, mount: &SharedMount) -> bool {
+        let members = Arc::clone(&mount.mirror.members().borrow());
+        let us = self.table().us;
+        members.iter().filter(|member| member.machine != us).all(|member| {
+            let Some(peer) = self.table().get(member.machine) else { return false };
+            let Some(there) = peer.mount(mount.index) else { return false };
+            peer.is_unreachable()
+                || there.is_introduced()
+                || matches!(there.state(), SyncState::Away)
+                || (there.state() == SyncState::Disconnected && !there.error().is_empty())
+        })
+    }
+}
+
+async fn meet(mount: &SharedMount, meeting: Meeting) {
+    let Some(binlog) = mount.registry.binlog() else { return };
+    // What fails here is tried again; the mount itself says what is wrong with it.
+    if let Ok(Err(problem)) = binlog.send(Meet(meeting)).await {
+        tracing::debug!(mount = mount.index, %problem, "members");
+    }
+}

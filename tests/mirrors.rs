@@ -1,0 +1,320 @@
+//! Storages that mirror each other, in this process, over real sockets and disks: what must not happen between them.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test fails here"
+)]
+
+mod common;
+
+use common::{Client, Node, content, settings};
+use folio::actors::peers::SyncState;
+use folio::actors::storage_room::StorageRoom;
+use folio::actors::threads::Threads;
+use folio::format::file_id::ObjectId;
+use folio::messages::error::ErrorCode;
+use folio::messages::heads::{Acks, IdBytes, Written};
+use folio::settings::{Environment, Source, TrackerSettings};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// Nothing in these tests takes so long unless it never happens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for something that must become true.
+fn until(what: &str, mut true_now: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !true_now() {
+        assert!(begun.elapsed() < PATIENCE, "it never happened: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A tracker on its own thread.
+struct TrackerNode {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl TrackerNode {
+    fn start() -> Self {
+        let (tell, hear) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            actix::System::new().block_on(async move {
+                let text = "listen = \"127.0.0.1:0\"\nadmin_listen = \"\"\nmetrics_listen = \"\"\n\
+                            [liveness]\nheartbeat_interval = \"100ms\"\n";
+                let source = Source::Text { name: "tracker", text };
+                let settings = TrackerSettings::load(source, &Environment::default());
+                let settings = settings.expect("good settings").settings;
+                let tracker = folio::tracker::start(&settings, Threads::new()).expect("starts");
+                tell.send(tracker.address()).expect("the test waits");
+                stopped.await.unwrap_or_default();
+                tracker.stop(PATIENCE).await;
+            });
+        });
+        let address = hear.recv().expect("the tracker starts");
+        Self { address, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for TrackerNode {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            assert!(thread.join().is_ok() || std::thread::panicking(), "the tracker panicked");
+        }
+    }
+}
+
+/// One storage of the syncgroup; may be stopped and started again.
+struct Machine {
+    id: u16,
+    dir: PathBuf,
+    tracker: String,
+    extra: Vec<(String, String)>,
+    running: Option<(Node, Arc<StorageRoom>)>,
+    listen: String,
+}
+
+impl Machine {
+    fn new(dir: &Path, id: u16, tracker: SocketAddr, extra: &[(&str, &str)]) -> Self {
+        let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        let mut machine = Self {
+            id,
+            dir: dir.join(format!("s{id}")),
+            tracker: tracker.to_string(),
+            extra: extra.iter().map(own).collect(),
+            running: None,
+            listen: "127.0.0.1:0".to_owned(),
+        };
+        machine.start();
+        machine
+    }
+
+    fn start(&mut self) {
+        let id = self.id.to_string();
+        let mut extra = vec![
+            ("machine_id", id.as_str()),
+            ("trackers", self.tracker.as_str()),
+            ("listen", self.listen.as_str()),
+            ("sync.retry_max", "200ms"),
+        ];
+        extra.extend(self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let settings = settings(&self.dir, 1, &extra);
+        let (tell, hear) = mpsc::channel();
+        let node = Node::start_found_after(settings, PATIENCE, move |storage| {
+            tell.send(Arc::clone(storage.room())).expect("the test waits");
+        });
+        let room = hear.recv().expect("it starts");
+        self.listen = node.address.to_string();
+        self.running = Some((node, room));
+    }
+
+    fn stop(&mut self) {
+        self.running = None;
+    }
+
+    fn room(&self) -> &Arc<StorageRoom> {
+        &self.running.as_ref().expect("it runs").1
+    }
+
+    fn client(&self) -> Client {
+        self.running.as_ref().expect("it runs").0.client()
+    }
+
+    /// The content of an object as it lies here.
+    fn reads(&self, id: &IdBytes) -> Option<Vec<u8>> {
+        let id = ObjectId::decode(id).expect("an id");
+        let mount = self.room().placement.mount(id.mount).expect("the mount");
+        let shelf = Arc::clone(&mount.open().expect("it serves").shelf);
+        let mut buffer = Vec::new();
+        let got = shelf.get(&id, &mut buffer).ok()?;
+        match got.content {
+            folio::store::reader::Content::Buffer(at) => Some(buffer[at].to_vec()),
+            folio::store::reader::Content::Single(content) => {
+                let single = shelf.open_single(&got.home, content).ok()?;
+                let mut bytes = Vec::new();
+                let at = single.read(0..got.home.length, &mut bytes).ok()?;
+                Some(bytes[at].to_vec())
+            }
+        }
+    }
+
+    fn holds_live(&self, other: u16) -> bool {
+        let Some(peer) = self.room().peers.get(other) else { return false };
+        peer.mount(0).is_some_and(|mount| mount.state() == SyncState::Live)
+    }
+}
+
+/// So many storages that all hold each other for live.
+fn syncgroup(dir: &Path, count: u16, extra: &[(&str, &str)]) -> (TrackerNode, Vec<Machine>) {
+    let tracker = TrackerNode::start();
+    let machines: Vec<Machine> =
+        (1..=count).map(|id| Machine::new(dir, id, tracker.address, extra)).collect();
+    until_live(&machines);
+    (tracker, machines)
+}
+
+fn until_live(machines: &[Machine]) {
+    let ids: Vec<u16> = machines.iter().map(|machine| machine.id).collect();
+    until("every mirror is live", || {
+        machines.iter().all(|machine| {
+            ids.iter().all(|other| *other == machine.id || machine.holds_live(*other))
+        })
+    });
+}
+
+#[test]
+fn what_was_acknowledged_by_all_is_on_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, machines) = syncgroup(dir.path(), 3, &[("durability.acks", "all")]);
+    for (turn, machine) in machines.iter().enumerate() {
+        let mut client = machine.client();
+        for len in [0, 1, 4096, 200_000, 300_000, 1_500_000] {
+            let first = content(len + turn, len);
+            let written = client.put(&first).expect("stored");
+            assert_eq!((written.acks, written.copies, written.degraded), (Acks::All, 3, false));
+            for mirror in &machines {
+                assert_eq!(
+                    mirror.reads(&written.id),
+                    Some(first.to_vec()),
+                    "{len} on {}",
+                    mirror.id
+                );
+            }
+            let second = content(len + 7, len / 2 + 10);
+            let edited = client.modify(&written.id, &second).expect("edited");
+            assert_eq!(edited.copies, 3);
+            for mirror in &machines {
+                assert_eq!(
+                    mirror.reads(&written.id),
+                    Some(second.to_vec()),
+                    "{len} on {}",
+                    mirror.id
+                );
+            }
+            client.delete(&written.id).expect("deleted");
+            assert!(machines.iter().all(|mirror| mirror.reads(&written.id).is_none()));
+            client.undelete(&written.id).expect("brought back");
+            for mirror in &machines {
+                assert_eq!(
+                    mirror.reads(&written.id),
+                    Some(second.to_vec()),
+                    "{len} on {}",
+                    mirror.id
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_mirror_that_was_away_catches_up_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, mut machines) = syncgroup(dir.path(), 3, &[]);
+    machines[2].stop();
+    let mut written: Vec<(Written, Vec<u8>)> = Vec::new();
+    for turn in 0..2 {
+        let mut client = machines[turn].client();
+        for i in 0..200 {
+            let bytes = content(i + turn, 1000 + i * 37).to_vec();
+            let put = client.put(&bytes).expect("stored");
+            assert_eq!((put.copies, put.degraded), (2, false));
+            written.push((put, bytes));
+        }
+        let large = content(turn, 3_000_000);
+        let put = client.put_stream(None, &large).expect("stored");
+        written.push((put, large.to_vec()));
+    }
+    machines[2].start();
+    until_live(&machines);
+    for (put, bytes) in &written {
+        assert_eq!(machines[2].reads(&put.id).as_ref(), Some(bytes));
+    }
+}
+
+#[test]
+fn with_all_trackers_down_mirrors_find_each_other_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tracker, mut machines) = syncgroup(dir.path(), 2, &[]);
+    drop(tracker);
+    machines[1].stop();
+    machines[0].stop();
+    // Same addresses: nobody is there to tell of new ones.
+    machines[0].start();
+    machines[1].start();
+    until_live(&machines);
+    let put = machines[0].client().put(b"without a tracker").expect("stored");
+    assert_eq!((put.copies, put.degraded), (2, false));
+    assert_eq!(machines[1].reads(&put.id).as_deref(), Some(&b"without a tracker"[..]));
+}
+
+#[test]
+fn third_machines_pass_on_what_a_lost_origin_cannot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, mut machines) = syncgroup(dir.path(), 3, &[]);
+    machines[2].stop();
+    let put = machines[0].client().put(b"only one mirror heard of it").expect("stored");
+    assert_eq!(put.copies, 2);
+    machines[0].stop();
+    machines[2].start();
+    until("the record comes from the mirror", || {
+        machines[2].reads(&put.id).as_deref() == Some(&b"only one mirror heard of it"[..])
+    });
+}
+
+#[test]
+fn an_answer_never_claims_a_copy_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, mut machines) = syncgroup(dir.path(), 2, &[]);
+    let put = machines[0].client().put(b"two").expect("stored");
+    assert_eq!((put.copies, put.degraded, put.acks), (2, false, Acks::Mirror));
+    machines[1].stop();
+    until("the loss is seen", || !machines[0].holds_live(2));
+    let put = machines[0].client().put(b"one").expect("stored all the same");
+    assert_eq!((put.copies, put.degraded), (1, true));
+    assert!(machines[0].room().is_degraded());
+    machines[1].start();
+    until_live(&machines);
+    until("it is not degraded any more", || !machines[0].room().is_degraded());
+    assert_eq!(machines[1].reads(&put.id).as_deref(), Some(&b"one"[..]));
+}
+
+#[test]
+fn who_asks_for_copies_that_cannot_be_had_is_refused_before_anything_is_done() {
+    for (acks, alone) in [("mirror", "refuse"), ("all", "accept")] {
+        let dir = tempfile::tempdir().unwrap();
+        let extra = [("durability.acks", acks), ("durability.when_alone", alone)];
+        let (_tracker, mut machines) = syncgroup(dir.path(), 2, &extra);
+        machines[0].client().put(b"both are there").expect("stored");
+        machines[1].stop();
+        until("the loss is seen", || !machines[0].holds_live(2));
+        until("it is refused", || {
+            machines[0].client().put(b"x").err() == Some(ErrorCode::Unavailable)
+        });
+        let before = machines[0].room().placement.mounts()[0].mirror.tail().borrow().unwrap();
+        assert_eq!(machines[0].client().put(b"x").err(), Some(ErrorCode::Unavailable));
+        let after = machines[0].room().placement.mounts()[0].mirror.tail().borrow().unwrap();
+        assert_eq!(before, after, "nothing was done");
+        machines[1].start();
+        until_live(&machines);
+        until("it is taken again", || machines[0].client().put(b"again").is_ok());
+    }
+}
+
+#[test]
+fn a_sole_member_is_not_degraded() {
+    let dir = tempfile::tempdir().unwrap();
+    for (acks, alone) in [("mirror", "refuse"), ("all", "refuse")] {
+        let extra = [("durability.acks", acks), ("durability.when_alone", alone)];
+        let (_tracker, machines) = syncgroup(&dir.path().join(acks), 1, &extra);
+        let put = machines[0].client().put(b"alone").expect("stored");
+        assert_eq!((put.copies, put.degraded), (1, false));
+    }
+}
