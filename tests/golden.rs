@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 use folio::format::checkpoint::{
-    AnsweredToken, BadCheckpoint, Checkpoint, ChunkfileState, Counters, FreedPlace,
+    AnsweredToken, BadCheckpoint, Checkpoint, ChunkfileState, Counters, FreedPlace, ReceivedLog,
 };
 use folio::format::chunkfile::ChunkfileHeader;
 use folio::format::crc::{crc32c, mac64};
@@ -227,6 +227,13 @@ fn checkpoint() -> Checkpoint {
             single_bytes: 5,
         },
         forgotten_ms: 6,
+        received: vec![ReceivedLog {
+            machine: 2,
+            log_id: LOG + 1,
+            applied: START | 9,
+            segment: START | 1,
+            offset: 4096,
+        }],
     }
 }
 
@@ -293,7 +300,7 @@ fn all() -> Vec<Golden> {
             read.encode()
         }),
         ("batch-v1.0", batch(), read_batch),
-        ("checkpoint-v1.0", checkpoint().encode(), |bytes| {
+        ("checkpoint-v1.1", checkpoint().encode(), |bytes| {
             let read = Checkpoint::decode(bytes).unwrap();
             assert_eq!(read, checkpoint());
             read.encode()
@@ -313,6 +320,13 @@ fn what_an_older_program_wrote_is_read_and_written_the_same() {
         assert_eq!(read(&golden), golden, "{name} comes back otherwise");
         assert_eq!(written_today, golden, "{name} is written otherwise");
     }
+}
+
+#[test]
+fn a_checkpoint_without_received_logs_is_read() {
+    let golden = std::fs::read(path("checkpoint-v1.0")).unwrap();
+    let expected = Checkpoint { received: Vec::new(), ..checkpoint() };
+    assert_eq!(Checkpoint::decode(&golden), Ok(expected));
 }
 
 #[test]
@@ -374,7 +388,7 @@ fn a_newer_minor_is_read() {
     assert_eq!(SegmentHeader::decode(&newer), Ok(segment()));
     let newer = with_version(&batch(), 1, Some(1), seal_batch);
     assert!(BatchHeader::decode(&newer, &SECRET).is_ok());
-    let newer = with_version(&checkpoint().encode(), 1, Some(1), seal_checkpoint);
+    let newer = with_version(&checkpoint().encode(), 1, Some(2), seal_checkpoint);
     assert_eq!(Checkpoint::decode(&newer), Ok(checkpoint()));
     let (trailer, footer) = single();
     let newer = with_version(&trailer[trailer.len() - FOOTER_LEN..], 1, Some(1), crc_at(76));

@@ -8,29 +8,19 @@ use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
 use super::receive::Incoming;
+use super::slot_copy::SlotCopy;
 use crate::cluster::coverage::Coverage;
 use crate::cluster::version::{Decision, compare};
 use crate::format::conflict::Conflict;
 use crate::format::crc::crc32c;
 use crate::format::ids::Position;
-use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
+use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced};
 use crate::format::slot::{Body, Role, SlotHeader, State};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 /// Bytes of record besides the payload, at most.
 const RECORD_OVERHEAD: usize = 1024;
-
-/// One version as it lies in a mirror's slots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlotCopy {
-    /// Header at home, as on disk.
-    pub home: SlotImage,
-    /// Header of the slot with the content, if it has moved.
-    pub target: Option<SlotImage>,
-    /// The content, verified; empty for a large object.
-    pub payload: Bytes,
-}
 
 /// What became of copies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -22,13 +22,21 @@ impl<D: Disk> Core<D> {
         let io = |what: &str| StoreError::io(format!("{what} {path}"));
         if let Some(kept) = read_archived(&self.disk, &path)? {
             if kept.0 == *lost {
+                // Perhaps by a process that was killed before it was durable.
+                let file = self.disk.open(&path, Open::Write).map_err(io("open"))?;
+                file.sync_data().map_err(io("fdatasync"))?;
+                self.disk.sync_dir(CONFLICTS).map_err(io("make durable the name of"))?;
                 return Ok(false);
             }
             // Half written by a process that was killed: nobody was told.
         }
         self.disk.create_dir_all(CONFLICTS).map_err(io("create the folder of"))?;
-        if let Some(content) = lost.single {
-            self.keep_content(content)?;
+        if let Some(content) = lost.single
+            && !self.keep_content(content)?
+        {
+            // A mirror that has it keeps it; an entry without its content would only hide that.
+            self.warnings.push(format!("the content of a losing version is not here: {path}"));
+            return Ok(false);
         }
         if self.disk.stat(&path).map_err(io("stat"))?.is_some() {
             self.disk.unlink(&path).map_err(io("remove"))?;
@@ -44,23 +52,21 @@ impl<D: Disk> Core<D> {
         Ok(true)
     }
 
-    /// Gives the content of a large version its name in the archive. The folder is synced by the caller.
-    fn keep_content(&mut self, content: Position) -> StoreResult<()> {
+    /// Gives the content of a large version its name in the archive; `false`: it is not here. The folder is synced by
+    /// the caller.
+    fn keep_content(&mut self, content: Position) -> StoreResult<bool> {
         let kept = paths::conflict_single(content);
         let io = |what: &str| StoreError::io(format!("{what} {kept}"));
         if self.disk.stat(&kept).map_err(io("stat"))?.is_some() {
-            return Ok(());
+            return Ok(true);
         }
         let (single, tmp) = (paths::single(content), paths::single_tmp(content));
         if self.disk.stat(&single).map_err(io("look for"))?.is_some() {
-            return self.disk.link(&single, &kept).map_err(io("link"));
+            return self.disk.link(&single, &kept).map(|()| true).map_err(io("link"));
         }
         match self.disk.rename(&tmp, &kept) {
-            Ok(()) => Ok(()),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                self.warnings.push(format!("the content of an archived version is lost: {kept}"));
-                Ok(())
-            }
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(io("rename")(e)),
         }
     }

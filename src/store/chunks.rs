@@ -127,6 +127,9 @@ impl<D: Disk> Chunks<D> {
         if header.id != id || header.mount_uuid != self.mount_uuid {
             return Ok(false);
         }
+        // A process that was killed may have left it to us only.
+        file.sync_data().map_err(io("fdatasync"))?;
+        self.disk.sync_dir(paths::folder(&path)).map_err(io("make durable the name of"))?;
         self.know(&ChunkfileCreated {
             id,
             size_units: header.size_units,

@@ -152,6 +152,7 @@ impl<D: Disk> Mount<D> {
         };
         mount.count_members();
         mount.replay_received(&received)?;
+        remove_temporaries(&mount.core.disk)?;
         mount.resume_waits();
         Ok(mount)
     }
@@ -231,7 +232,6 @@ impl<D: Disk> Opening<D> {
             self.core.rebuild(self.last)?;
         }
         self.choose_lanes()?;
-        self.remove_temporaries()?;
         Ok(log)
     }
 
@@ -479,19 +479,18 @@ impl<D: Disk> Opening<D> {
         }
         Ok(())
     }
+}
 
-    /// Uploads that were under way are gone with their connections.
-    fn remove_temporaries(&self) -> StoreResult<()> {
-        let disk = &self.core.disk;
-        let entries = disk.list(paths::SINGLES_TMP).map_err(StoreError::io("list singles/tmp"))?;
-        for entry in entries {
-            let path = format!("{}/{}", paths::SINGLES_TMP, entry.name);
-            if let Some(paths::MountFile::SingleTmp(_)) = paths::MountFile::parse(&path) {
-                disk.unlink(&path).map_err(StoreError::io(format!("remove {path}")))?;
-            }
+/// Uploads that were under way are gone with their connections. What a received record names was renamed before.
+fn remove_temporaries<D: Disk>(disk: &D) -> StoreResult<()> {
+    let entries = disk.list(paths::SINGLES_TMP).map_err(StoreError::io("list singles/tmp"))?;
+    for entry in entries {
+        let path = format!("{}/{}", paths::SINGLES_TMP, entry.name);
+        if let Some(paths::MountFile::SingleTmp(_)) = paths::MountFile::parse(&path) {
+            disk.unlink(&path).map_err(StoreError::io(format!("remove {path}")))?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Whether a segment that was left out was in use once. Its header is one sector, written before or with its first

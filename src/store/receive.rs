@@ -348,10 +348,14 @@ impl<D: Disk> Mount<D> {
         match compare(&old.version, &home.version) {
             Decision::Ignore => {
                 if incoming.again {
-                    self.count_again(&old, incoming);
+                    self.count_again(&old, incoming)?;
                 }
-                if old.version.tag != home.version.tag {
-                    self.give_up_content(incoming)?;
+                match home.body {
+                    Body::Single(content) if old.version.tag == home.version.tag => {
+                        // Its name may not have survived a power cut that the header survived.
+                        self.place_content_file(content)?;
+                    }
+                    _ => self.give_up_content(incoming)?,
                 }
                 self.mend_payload(&old, incoming)
             }
@@ -373,15 +377,28 @@ impl<D: Disk> Mount<D> {
     }
 
     /// The slot holds this version or a later one already: the killed process wrote it, perhaps after the checkpoint.
-    fn count_again(&mut self, there: &SlotHeader, incoming: &Incoming<'_>) {
-        let Incoming { edit, home, .. } = *incoming;
+    fn count_again(&mut self, there: &SlotHeader, incoming: &Incoming<'_>) -> StoreResult<()> {
+        let Incoming { edit, home, payload, .. } = *incoming;
         if there.version.tag == home.version.tag {
             self.core.note_edit_used(edit, home);
+        }
+        // What is there may be there for us only: written by a process that was killed, and never synced.
+        for image in [Some(&edit.home), edit.target.as_ref()].into_iter().flatten() {
+            let len = (image.header.len() + payload.len()) as u64;
+            self.core.chunks.note_dirty(image.address.chunkfile(), image.address.offset(), len);
+        }
+        if let Body::Single(content) = home.body {
+            let path = paths::single(content);
+            let found = self.core.disk.stat(&path);
+            if found.map_err(StoreError::io(format!("stat {path}")))?.is_some() {
+                self.core.dirty_folders.insert(paths::folder(&path).to_owned());
+            }
         }
         if !self.core.rebuilt {
             self.core.count(edit.replaced, home);
         }
         self.core.note_tombstone(home);
+        Ok(())
     }
 
     fn tenant(&mut self, home: &SlotHeader) -> StoreResult<Tenant> {
@@ -479,7 +496,7 @@ impl<D: Disk> Mount<D> {
             && old.length == home.length
             && old.body == home.body
             && old.state != State::Purged;
-        if payload.is_empty() || !same {
+        if !edit.has_payload || !same {
             return Ok(());
         }
         if self.core.has_slot_content(old)? {

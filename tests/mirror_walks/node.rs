@@ -15,7 +15,6 @@ use folio::format::members::Member;
 use folio::format::paths;
 use folio::format::record::{ChunkfileCreated, KIND_LOCAL, Record, SlotImage};
 use folio::format::slot::{Body as SlotBody, SlotHeader, State};
-use folio::store::absorb::SlotCopy;
 use folio::store::clock::ManualClock;
 use folio::store::disk::{Disk, DiskFile, Open};
 use folio::store::mount::{Body, Mount, PutRequest, Staged, TempSingle};
@@ -24,6 +23,7 @@ use folio::store::read::ReadError;
 use folio::store::reader::{Content, Reader};
 use folio::store::sim_disk::{Dice, SimDisk, SimOptions};
 use folio::store::single_writer::SingleWriter;
+use folio::store::slot_copy::SlotCopy;
 use folio::store::sync::{LogName, LogSlice, Received};
 use folio::store::tokens::TokenTable;
 use smallvec::SmallVec;
@@ -114,6 +114,9 @@ impl Node {
         let options = options(self.machine, self.opened, self.retention);
         let (clock, tokens) = (self.clock.clone(), self.tokens.clone());
         self.mount = Mount::open(self.disk.clone(), options, clock, tokens).unwrap();
+        if std::env::var("FOLIO_MIRRORS_TRACE").is_ok() {
+            eprintln!("REOPEN {} {:?}", self.machine, self.mount.take_warnings());
+        }
     }
 
     fn token(&mut self) -> Token {
@@ -332,23 +335,24 @@ impl Node {
         })
     }
 
-    /// Takes a slice; fetches contents of large objects from `source` as they are asked for.
-    pub fn receive(&mut self, slice: &LogSlice, source: &Self) -> Received {
+    /// Takes a slice; fetches contents of large objects from whoever has them as they are asked for.
+    pub fn receive(&mut self, slice: &LogSlice, sources: &[SimDisk]) -> Received {
         for _ in 0..100 {
             let received = self.mount.receive(std::slice::from_ref(slice)).unwrap().remove(0);
             let Received::NeedsContent { content, .. } = received else { return received };
-            if !self.fetch(content, source) {
+            if !self.fetch(content, sources) {
                 self.mount.content_is_gone(content);
             }
         }
         panic!("contents without end");
     }
 
-    pub fn fetch(&self, content: Position, source: &Self) -> bool {
-        let found =
-            [paths::single(content), paths::single_tmp(content), paths::conflict_single(content)]
-                .iter()
-                .find_map(|path| source.disk.open(path, Open::Read).ok());
+    pub fn fetch(&self, content: Position, sources: &[SimDisk]) -> bool {
+        let paths =
+            [paths::single(content), paths::single_tmp(content), paths::conflict_single(content)];
+        let found = sources
+            .iter()
+            .find_map(|disk| paths.iter().find_map(|path| disk.open(path, Open::Read).ok()));
         let Some(from) = found else { return false };
         let mut bytes = vec![0; usize::try_from(from.len().unwrap()).unwrap()];
         from.read_full_at(0, &mut bytes).unwrap();

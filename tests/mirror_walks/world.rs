@@ -9,7 +9,7 @@ use folio::store::archive::{list_archived, read_archived};
 use folio::store::list::Cursor;
 use folio::store::mount::Staged;
 use folio::store::reader::Reader;
-use folio::store::sim_disk::Dice;
+use folio::store::sim_disk::{Dice, SimDisk};
 use folio::store::sync::Received;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -180,8 +180,9 @@ impl World {
         let batches = self.rng.random_range(1..6);
         let Some(slice) = self.nodes[from].slice(log, after, batches) else { return };
         show(from, to, &slice);
-        let (source, target) = two(&mut self.nodes, from, to);
-        let received = target.receive(&slice, source);
+        let disks = self.disks();
+        let target = &mut self.nodes[to];
+        let received = target.receive(&slice, &disks);
         if std::env::var("FOLIO_MIRRORS_TRACE").is_ok() {
             eprintln!("  {received:?} {}", target.mount.quarantined());
         }
@@ -201,6 +202,10 @@ impl World {
         self.nodes[to].mount.member_report(machine, &report);
     }
 
+    fn disks(&self) -> Vec<SimDisk> {
+        self.nodes.iter().map(|node| node.disk.clone()).collect()
+    }
+
     /// `to` copies all that `from` has, slot by slot.
     fn exchange_state(&mut self) {
         let (from, to) = self.pair();
@@ -209,6 +214,7 @@ impl World {
 
     fn copy_state(&mut self, from: usize, to: usize) {
         let reached = self.nodes[from].covers();
+        let disks = self.disks();
         let (source, target) = two(&mut self.nodes, from, to);
         for id in &self.ids {
             let Some(copy) = source.copy(id) else { continue };
@@ -226,7 +232,9 @@ impl World {
                 source.slot(copy.target.as_ref().map_or(id.home().address, |t| t.address)),
             );
             for (content, _) in &absorbed.needs {
-                assert!(target.fetch(*content, source), "{id:?}");
+                if !target.fetch(*content, &disks) {
+                    target.mount.content_is_gone(*content);
+                }
             }
             if !absorbed.needs.is_empty() {
                 let again = target.mount.absorb(&files, &[copy]).unwrap();
@@ -237,7 +245,7 @@ impl World {
             let path = MountFile::Conflict(lost.object, lost.tag.position()).path();
             let (lost, content) = read_archived(&source.disk, &path).unwrap().unwrap();
             if let Some(content) = lost.single {
-                assert!(target.fetch(content, source));
+                assert!(target.fetch(content, &disks));
             }
             target.mount.absorb_archived(&lost, &content).unwrap();
         }
@@ -279,8 +287,8 @@ impl World {
                 match self.nodes[from].slice(log, covered, 3) {
                     Some(slice) => {
                         show(from, to, &slice);
-                        let (source, target) = two(&mut self.nodes, from, to);
-                        let received = target.receive(&slice, source);
+                        let disks = self.disks();
+                        let received = self.nodes[to].receive(&slice, &disks);
                         assert!(matches!(received, Received::Covered(_)), "{received:?}");
                     }
                     None => self.copy_state(from, to),
