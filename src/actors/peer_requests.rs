@@ -3,10 +3,10 @@
 //! Invariants: records and contents never queue beyond the peers' budget, which clients cannot exhaust; what waits for
 //! the disk or for another machine waits elsewhere, and answers through the outbox.
 
-use super::binlog::{Meet, PeerReport};
+use super::binlog::{ContentIsGone, Meet, PeerReport};
 use super::budget::Permit;
 use super::connection::Connection;
-use super::content_fetch::fetch;
+use super::content_fetch::{Fetched, fetch};
 use super::incoming_slice::{Slice, SliceReply};
 use super::mount_mirror::{Meeting, Presence};
 use super::outbox::{Out, Outbox, RequestTag};
@@ -172,6 +172,12 @@ impl Connection {
         let later = self.later(tag)?;
         actix::spawn(async move {
             let fetched = fetch(&table, &mount, (head.content, head.length), head.machine).await;
+            if fetched == Ok(Fetched::Gone)
+                && let Some(binlog) = mount.registry.binlog()
+            {
+                // A mount that is gone takes no record either.
+                binlog.send(ContentIsGone(head.content)).await.unwrap_or_default();
+            }
             let why = fetched.err().unwrap_or_default();
             later.done(Ok((SyncOffered { there: why.is_empty(), why }, Bytes::new())));
         });

@@ -130,7 +130,8 @@ heads! {
 
     /// Answer to `sync_offer`.
     pub struct SyncOffered {
-        /// Whether the content is there, durable and whole.
+        /// Whether a record that names it may come: the content is there, durable and whole, or every member that was
+        /// asked says that it is gone.
         pub there: bool,
         /// Why not; empty if it is.
         pub why: String,
