@@ -147,7 +147,7 @@ pub struct SyncReports {
 }
 
 /// What a storage has of one mount.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncReport {
     /// Index of the mount.
     pub mount: MountIndex,
@@ -160,4 +160,7 @@ pub struct SyncReport {
     /// Whether whoever says this holds the other end for caught up.
     #[serde(default)]
     pub live: bool,
+    /// The mount is out of service; nothing else is said of it.
+    #[serde(default)]
+    pub away: bool,
 }
