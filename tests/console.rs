@@ -58,7 +58,7 @@ fn both_consoles_tell_the_same_story_as_the_daemons() {
     actix::System::new().block_on(async {
         let tracker = start_tracker();
         let one = start_storage(&dir.path().join("s1"), tracker.address(), 1).await;
-        one.registered().await;
+        one.ready().await;
         let (at_tracker, at_one) =
             (tracker.admin_address().expect("a console"), one.admin_address().expect("a console"));
 

@@ -19,7 +19,7 @@ use super::reply::Reply;
 use super::session::Problem;
 use super::task::Task;
 use crate::cluster::reuse::MemberReport;
-use crate::format::ids::{ChunkfileId, MachineId, MountIndex, Sequence};
+use crate::format::ids::{ChunkfileId, MachineId, MountIndex, Position, Sequence};
 use crate::store::mount::Staged;
 use actix::prelude::*;
 use std::cell::RefCell;
@@ -307,6 +307,19 @@ impl Handler<PeerReport> for Binlog {
     fn handle(&mut self, said: PeerReport, ctx: &mut Context<Self>) {
         self.room.borrow_mut().peer_report(said.machine, &said.report);
         self.tick_soon(ctx);
+    }
+}
+
+/// A large object's content that no member has any more. Answered when it is noted.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ContentIsGone(pub Position);
+
+impl Handler<ContentIsGone> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, ContentIsGone(content): ContentIsGone, _: &mut Context<Self>) {
+        self.room.borrow_mut().content_is_gone(content);
     }
 }
 

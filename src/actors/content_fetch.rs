@@ -29,8 +29,31 @@ const PIECE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a fetch waits for a connection to whoever has it.
 const LINK_LIMIT: Duration = Duration::from_secs(2);
 
+/// What became of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// It is here, durable and whole.
+    Here,
+    /// Every member that was asked, whoever offered it among them, says that it does not have it: a later version stands.
+    Gone,
+}
+
 /// How a fetch ended.
-type Ended = Option<Result<(), String>>;
+type Ended = Option<Result<Fetched, String>>;
+
+/// Why one member did not give it.
+enum Miss {
+    /// It says that it does not have it.
+    NotThere,
+    /// It could not be asked, or the copy failed.
+    Failed(String),
+}
+
+impl From<String> for Miss {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
 
 /// What is being fetched.
 #[derive(Debug)]
@@ -60,7 +83,7 @@ pub async fn fetch(
     mount: &Arc<SharedMount>,
     (content, length): (Position, u64),
     from: MachineId,
-) -> Result<(), String> {
+) -> Result<Fetched, String> {
     let key = (mount.index, content);
     let (tell, mut hear) = watch::channel(None);
     let running = {
@@ -88,7 +111,7 @@ pub async fn fetch(
         });
     }
     match hear.wait_for(Option::is_some).await {
-        Ok(ended) => ended.clone().unwrap_or(Ok(())),
+        Ok(ended) => ended.clone().unwrap_or(Ok(Fetched::Here)),
         Err(_) => Err("the daemon is stopping".to_owned()),
     }
 }
@@ -98,7 +121,7 @@ async fn from_anybody(
     mount: &Arc<SharedMount>,
     (content, length): (Position, u64),
     from: MachineId,
-) -> Result<(), String> {
+) -> Result<Fetched, String> {
     let open = mount.open().map_err(|problem| problem.message)?;
     let shelf = Arc::clone(&open.shelf);
     let there = on_pool(mount, {
@@ -106,19 +129,24 @@ async fn from_anybody(
         move || shelf.content_len(content).map_err(|error| error.to_string())
     });
     if there.await??.is_some() {
-        return Ok(());
+        return Ok(Fetched::Here);
     }
     wait_for_link(table, from).await;
     let mut sources = table.all();
     sources.sort_by_key(|peer| peer.machine != from);
-    let mut why = format!("machine {from} is not connected");
+    let (mut denied, mut failed) = (false, None);
     for source in sources.into_iter().filter(|peer| peer.is_connected()) {
         match from_peer(table, &source, mount, &shelf, (content, length)).await {
-            Ok(()) => return Ok(()),
-            Err(error) => why = format!("machine {}: {error}", source.machine),
+            Ok(()) => return Ok(Fetched::Here),
+            Err(Miss::NotThere) => denied |= source.machine == from,
+            Err(Miss::Failed(why)) => failed = Some(format!("machine {}: {why}", source.machine)),
         }
     }
-    Err(why)
+    match failed {
+        Some(why) => Err(why),
+        None if denied => Ok(Fetched::Gone),
+        None => Err(format!("machine {from} is not connected")),
+    }
 }
 
 /// The other direction of a fresh connection may take a moment.
@@ -138,7 +166,7 @@ async fn from_peer(
     mount: &Arc<SharedMount>,
     shelf: &Arc<dyn Shelf>,
     (content, length): (Position, u64),
-) -> Result<(), String> {
+) -> Result<(), Miss> {
     let ask = |offset: u64, length: u32| {
         let head = SyncContent { machine: table.us, mount: mount.index, content, offset, length };
         async move {
@@ -148,8 +176,8 @@ async fn from_peer(
                 .map_err(|error: CallError| error.to_string())?;
             let piece: SyncPiece =
                 heads::decode(frame.head()).map_err(|error| error.to_string())?;
-            let total = piece.total.ok_or_else(|| "it is not there".to_owned())?;
-            Ok::<_, String>((total, offset, frame.into_payload()))
+            let total = piece.total.ok_or(Miss::NotThere)?;
+            Ok::<_, Miss>((total, offset, frame.into_payload()))
         }
     };
     let (total, ..) = ask(0, 0).await?;
@@ -157,7 +185,7 @@ async fn from_peer(
     let begun = on_pool(mount, move || shelf.copy_content(content, length)).await?;
     let mut sink: Box<dyn Copying> = begun.map_err(|error| error.to_string())?;
     if sink.whole_len() != total {
-        return Err(format!("it has {total} bytes there, not {}", sink.whole_len()));
+        return Err(format!("it has {total} bytes there, not {}", sink.whole_len()).into());
     }
     let mut next = sink.position();
     let mut pieces = FuturesOrdered::new();
@@ -170,7 +198,7 @@ async fn from_peer(
         let Some(piece) = pieces.next().await else { break };
         let (_, offset, bytes) = piece?;
         if bytes.is_empty() || offset != sink.position() {
-            return Err("a piece of it is shorter than asked for".to_owned());
+            return Err("a piece of it is shorter than asked for".to_owned().into());
         }
         let (back, written) = on_pool(mount, move || {
             let written = sink.write(&bytes);
@@ -181,7 +209,7 @@ async fn from_peer(
         written.map_err(|error| error.to_string())?;
     }
     let finished = on_pool(mount, move || sink.finish()).await?;
-    finished.map(drop).map_err(|error| error.to_string())
+    Ok(finished.map(drop).map_err(|error| error.to_string())?)
 }
 
 /// Does something that may wait for the disk.

@@ -97,6 +97,9 @@ pub trait Engine: Send + 'static {
     /// # Errors
     /// The mount is fenced; whatever was not acknowledged before may be sent again.
     fn receive(&mut self, slices: &[LogSlice]) -> StoreResult<Vec<Received>>;
+    /// No mirror has this content any more, because a later version of its object stands: records that name it are
+    /// applied without it.
+    fn content_is_gone(&mut self, content: Position);
     /// What is durable and applied, the own log included.
     fn coverage(&self) -> Coverage;
     /// What this member says to the others (R12).
@@ -188,6 +191,10 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn receive(&mut self, slices: &[LogSlice]) -> StoreResult<Vec<Received>> {
         Self::receive(self, slices)
+    }
+
+    fn content_is_gone(&mut self, content: Position) {
+        Self::content_is_gone(self, content);
     }
 
     fn coverage(&self) -> Coverage {

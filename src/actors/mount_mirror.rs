@@ -13,7 +13,7 @@ use super::session::Problem;
 use crate::cluster::acks::Wanted;
 use crate::cluster::members::{Source, learn, learn_all};
 use crate::cluster::reuse::MemberReport;
-use crate::format::ids::{LogId, MachineId, Sequence};
+use crate::format::ids::{LogId, MachineId, Position, Sequence};
 use crate::format::members::Member;
 use crate::messages::error::ErrorCode;
 use crate::store::mount::Staged;
@@ -104,6 +104,13 @@ impl MountRoom {
             }
         }
         self.receive_asked
+    }
+
+    /// Nobody has this content any more.
+    pub fn content_is_gone(&mut self, content: Position) {
+        if let Some(engine) = &mut self.engine {
+            engine.content_is_gone(content);
+        }
     }
 
     /// How it stands with a member.

@@ -3,13 +3,14 @@
 //! Invariants: records and contents never queue beyond the peers' budget, which clients cannot exhaust; what waits for
 //! the disk or for another machine waits elsewhere, and answers through the outbox.
 
-use super::binlog::{Meet, PeerReport};
+use super::binlog::{ContentIsGone, Meet, PeerReport};
 use super::budget::Permit;
 use super::connection::Connection;
-use super::content_fetch::fetch;
+use super::content_fetch::{Fetched, fetch};
 use super::incoming_slice::{Slice, SliceReply};
 use super::mount_mirror::{Meeting, Presence};
 use super::outbox::{Out, Outbox, RequestTag};
+use super::peers::{Peer, SyncState};
 use super::session::Problem;
 use super::shared_mount::SharedMount;
 use super::storage_room::StorageRoom;
@@ -17,7 +18,7 @@ use crate::cluster::members::{LOG_IDS_MAX, MEMBERS_MAX};
 use crate::cluster::reuse::MemberReport;
 use crate::cluster::view::MountState;
 use crate::format::crc::crc32c;
-use crate::format::ids::{ChunkfileId, MountIndex, SEQUENCE_COUNTER_BITS};
+use crate::format::ids::{ChunkfileId, MachineId, MountIndex, SEQUENCE_COUNTER_BITS};
 use crate::format::members::Member;
 use crate::format::record::ChunkfileCreated;
 use crate::messages::error::ErrorCode;
@@ -172,6 +173,12 @@ impl Connection {
         let later = self.later(tag)?;
         actix::spawn(async move {
             let fetched = fetch(&table, &mount, (head.content, head.length), head.machine).await;
+            if fetched == Ok(Fetched::Gone)
+                && let Some(binlog) = mount.registry.binlog()
+            {
+                // A mount that is gone takes no record either.
+                binlog.send(ContentIsGone(head.content)).await.unwrap_or_default();
+            }
             let why = fetched.err().unwrap_or_default();
             later.done(Ok((SyncOffered { there: why.is_empty(), why }, Bytes::new())));
         });
@@ -255,12 +262,19 @@ pub(super) fn hello(
 /// What a peer has of a mount.
 pub(super) fn take_report(
     mount: &SharedMount,
-    peer: Option<&super::peers::Peer>,
-    machine: crate::format::ids::MachineId,
+    peer: Option<&Peer>,
+    machine: MachineId,
     said: SyncReport,
 ) {
-    if let Some(known) = peer.and_then(|peer| peer.mount(said.mount)) {
+    let known = peer.and_then(|peer| peer.mount(said.mount));
+    if let Some(known) = known {
+        known.set_away(said.away);
         known.set_holds_us_live(said.live);
+    }
+    if said.away {
+        return;
+    }
+    if let Some(known) = known {
         known.set_coverage(said.coverage.clone());
     }
     if let Some(binlog) = mount.registry.binlog() {
@@ -269,11 +283,14 @@ pub(super) fn take_report(
     }
 }
 
+/// Of a mount: what it has (nothing, if it is out of service), and whether the other end was held for live.
+type Told = (MountIndex, Option<Arc<MemberReport>>, bool);
+
 /// What was reported on a connection.
 #[derive(Default)]
 pub(super) struct Reported {
     /// By mount, and whether the other end was held for live.
-    mounts: Vec<(MountIndex, Arc<MemberReport>, bool)>,
+    mounts: Vec<Told>,
     rounds: u32,
 }
 
@@ -283,24 +300,35 @@ const ALL_AGAIN: u32 = 16;
 /// What we have of each mount that changed since it was reported.
 pub(super) fn reports_since<'a>(
     mounts: impl Iterator<Item = &'a Arc<SharedMount>>,
-    peer: Option<&super::peers::Peer>,
+    peer: Option<&Peer>,
     known: Reported,
 ) -> (SyncReports, Reported) {
     let mut reports = SyncReports::default();
     let again = known.rounds.is_multiple_of(ALL_AGAIN);
     let mut reported = Reported { mounts: Vec::new(), rounds: known.rounds.wrapping_add(1) };
-    for mount in mounts.filter(|mount| mount.is_online()) {
-        let report = mount.mirror.report();
+    for mount in mounts {
+        let report = mount.is_online().then(|| mount.mirror.report());
         let live = peer
             .and_then(|peer| peer.mount(mount.index))
-            .is_some_and(|mount| mount.state() == super::peers::SyncState::Live);
-        let same = !again
-            && known.mounts.iter().any(|(index, was, was_live)| {
-                *index == mount.index && Arc::ptr_eq(was, &report) && *was_live == live
+            .is_some_and(|mount| mount.state() == SyncState::Live);
+        let same = |(index, was, was_live): &Told| {
+            let as_it_was = match (was, &report) {
+                (Some(was), Some(report)) => Arc::ptr_eq(was, report),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            *index == mount.index && as_it_was && *was_live == live
+        };
+        if again || !known.mounts.iter().any(same) {
+            let said = SyncReport { mount: mount.index, live, ..SyncReport::default() };
+            reports.mounts.push(match &report {
+                Some(report) => SyncReport {
+                    coverage: report.coverage.clone(),
+                    tails: report.tails.clone(),
+                    ..said
+                },
+                None => SyncReport { away: true, live: false, ..said },
             });
-        if !same {
-            let (coverage, tails) = (report.coverage.clone(), report.tails.clone());
-            reports.mounts.push(SyncReport { mount: mount.index, coverage, tails, live });
         }
         reported.mounts.push((mount.index, report, live));
     }

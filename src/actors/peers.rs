@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Bytes that all peers together may have in flight to this storage.
 const PEER_BYTES: u64 = 256 << 20;
@@ -86,6 +86,8 @@ pub struct PeerMount {
     errors: AtomicU64,
     coverage: ArcSwap<Coverage>,
     error: ArcSwap<String>,
+    /// It says that it is out of service.
+    away: watch::Sender<bool>,
 }
 
 impl PeerMount {
@@ -161,6 +163,17 @@ impl PeerMount {
         self.holds_us_live.store(live, Ordering::Release);
     }
 
+    pub(super) fn set_away(&self, away: bool) {
+        self.away.send_if_modified(|known| std::mem::replace(known, away) != away);
+    }
+
+    /// Waits until it says that it is out of service.
+    pub(super) async fn went_away(&self) {
+        if self.away.subscribe().wait_for(|away| *away).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     pub(super) fn set_acked(&self, acked: Sequence) {
         self.acked.store(acked, Ordering::Release);
     }
@@ -185,6 +198,7 @@ impl PeerMount {
     pub(super) fn disconnected(&self, why: &str) {
         self.set_introduced(false);
         self.set_holds_us_live(false);
+        self.set_away(false);
         self.was_live.store(false, Ordering::Release);
         if **self.error.load() != why {
             self.error.store(Arc::new(why.to_owned()));

@@ -152,8 +152,14 @@ impl SharedMount {
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.is_online()
-            && !self.full.load(Ordering::Relaxed)
+            && !self.is_full()
             && matches!(self.mirror.outlook(), Outlook::Good | Outlook::Degraded)
+    }
+
+    /// Whether it was found full lately.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Free bytes of its file system, lately.

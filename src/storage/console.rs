@@ -1,5 +1,7 @@
-//! What a storage's console can be asked: `status`, `mounts`, `nodes`. The rest of the table comes with the rooms that
-//! it is about.
+//! What a storage's console can be asked: `status`, `mounts`, `nodes`, `peers`. The rest of the table comes with the
+//! rooms that it is about.
+
+mod peers;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +35,7 @@ pub(super) fn source(sight: Sight) -> ConsoleSource {
     let node = sight.room.session.name.clone();
     let status = Arc::new(sight);
     let (mounts, nodes) = (Arc::clone(&status), Arc::clone(&status));
+    let (peers, sync) = (Arc::clone(&status), Arc::clone(&status));
     ConsoleSource::new(node, "storage", env!("CARGO_PKG_VERSION"))
         .command("status", "", "how this storage is, and what mends what is wrong", move |words| {
             let sight = Arc::clone(&status);
@@ -45,12 +48,25 @@ pub(super) fn source(sight: Sight) -> ConsoleSource {
         .command(
             "nodes",
             "",
-            "the members of this syncgroup as the trackers name them",
+            "the members of this syncgroup: as remembered, and as the trackers name them",
             move |words| {
                 let sight = Arc::clone(&nodes);
                 async move { sight.nodes(&words) }
             },
         )
+        .command(
+            "peers",
+            "",
+            "every mirror, mount by mount: state, lag, last error",
+            move |words| {
+                let sight = Arc::clone(&peers);
+                async move { sight.peers(&words) }
+            },
+        )
+        .command("sync", "", "the same as `peers`", move |words| {
+            let sight = Arc::clone(&sync);
+            async move { sight.peers(&words) }
+        })
 }
 
 impl Sight {
@@ -142,7 +158,7 @@ impl Sight {
             if mount.state != MountState::Online {
                 let what = format!("mount {} {}: {}", mount.index, mount.state, mount.why);
                 warn(what, &mount.remedy);
-            } else if !mount.writable && self.room.writes() == Writes::Taken {
+            } else if mount.full && self.room.writes() == Writes::Taken {
                 let what =
                     format!("mount {} takes no new objects: its reserve is reached", mount.index);
                 warn(what, "free space on it, or add a mount");
@@ -161,11 +177,8 @@ impl Sight {
                 ),
             }
         }
-        if self.room.is_degraded() {
-            warn(
-                "changes are acknowledged with one copy: no mirror takes them".to_owned(),
-                "bring the other members of the syncgroup back",
-            );
+        for (what, remedy) in self.mirror_warnings() {
+            warn(what, remedy);
         }
         if self.settings.durability.sync == SyncMode::Os {
             warn(
@@ -243,6 +256,11 @@ impl Sight {
         Ok(ConsoleAnswer::new()
             .fact("group", group.as_str())
             .fact("syncgroup", syncgroup.as_str())
+            .table(
+                "members",
+                &["mount", "machine", "address", "instance", "log_ids", "this", "connected"],
+                self.members(),
+            )
             .table("nodes", &columns, rows))
     }
 }

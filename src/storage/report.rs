@@ -31,6 +31,8 @@ pub struct MountStatus {
     pub remedy: String,
     /// Whether it takes new objects.
     pub writable: bool,
+    /// Whether it was found full lately.
+    pub full: bool,
     /// Free bytes that inserts never eat.
     pub reserve_free: u64,
     /// Its numbers.
@@ -49,6 +51,7 @@ pub fn mounts(room: &StorageRoom) -> Vec<MountStatus> {
                 state: published.state,
                 why: published.why.clone(),
                 remedy: published.remedy.clone(),
+                full: mount.is_full(),
                 writable: mount.is_writable() && room.writes() == Writes::Taken,
                 reserve_free: mount.reserve_free,
                 stats: *mount.stats(),

@@ -172,6 +172,7 @@ impl Feed {
             .await
             .map_err(sound)?;
         let covered = log.covered_by(&theirs.coverage);
+        self.known.set_away(false);
         self.known.set_coverage(theirs.coverage.clone());
         if let Some(binlog) = self.mount.registry.binlog() {
             let report = MemberReport { coverage: theirs.coverage, tails: theirs.tails };
@@ -271,6 +272,9 @@ impl Feed {
                 Ok(()) => Ok(Ok(())),
                 Err(_) => Err(closing()),
             },
+            () = self.known.went_away() => {
+                Err(Stop::Failed(SyncState::Away, "its mount is out of service".to_owned()))
+            }
             () = tokio::time::sleep(LATE / 2), if self.live && !pipe.flight.is_empty() => Ok(Ok(())),
         }
     }

@@ -130,7 +130,8 @@ heads! {
 
     /// Answer to `sync_offer`.
     pub struct SyncOffered {
-        /// Whether the content is there, durable and whole.
+        /// Whether a record that names it may come: the content is there, durable and whole, or every member that was
+        /// asked says that it is gone.
         pub there: bool,
         /// Why not; empty if it is.
         pub why: String,
@@ -146,7 +147,7 @@ pub struct SyncReports {
 }
 
 /// What a storage has of one mount.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncReport {
     /// Index of the mount.
     pub mount: MountIndex,
@@ -159,4 +160,7 @@ pub struct SyncReport {
     /// Whether whoever says this holds the other end for caught up.
     #[serde(default)]
     pub live: bool,
+    /// The mount is out of service; nothing else is said of it.
+    #[serde(default)]
+    pub away: bool,
 }

@@ -8,6 +8,7 @@
 
 mod common;
 
+use common::proxy::{Proxy, Wire};
 use common::{Client, Node, content, settings};
 use folio::actors::peers::SyncState;
 use folio::actors::storage_room::StorageRoom;
@@ -106,7 +107,7 @@ impl Machine {
             ("sync.retry_max", "200ms"),
         ];
         extra.extend(self.extra.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-        let settings = settings(&self.dir, 1, &extra);
+        let settings = settings(&self.dir, 2, &extra);
         let (tell, hear) = mpsc::channel();
         let node = Node::start_found_after(settings, PATIENCE, move |storage| {
             tell.send(Arc::clone(storage.room())).expect("the test waits");
@@ -128,6 +129,13 @@ impl Machine {
         self.running.as_ref().expect("it runs").0.client()
     }
 
+    /// A put to a mount.
+    fn put(&self, mount: u8, bytes: &[u8]) -> common::Outcome<Written> {
+        let mut client = self.client();
+        let id = client.send_put(bytes, Some(mount));
+        client.outcome(id)
+    }
+
     /// The content of an object as it lies here.
     fn reads(&self, id: &IdBytes) -> Option<Vec<u8>> {
         let id = ObjectId::decode(id).expect("an id");
@@ -147,8 +155,13 @@ impl Machine {
     }
 
     fn holds_live(&self, other: u16) -> bool {
-        let Some(peer) = self.room().peers.get(other) else { return false };
-        peer.mount(0).is_some_and(|mount| mount.state() == SyncState::Live)
+        self.states(other).iter().all(|state| *state == SyncState::Live)
+    }
+
+    /// How it stands with each mount of another machine.
+    fn states(&self, other: u16) -> Vec<SyncState> {
+        let Some(peer) = self.room().peers.get(other) else { return vec![SyncState::Disconnected] };
+        peer.mounts().map(|(_, mount)| mount.state()).collect()
     }
 }
 
@@ -317,4 +330,160 @@ fn a_sole_member_is_not_degraded() {
         let put = machines[0].client().put(b"alone").expect("stored");
         assert_eq!((put.copies, put.degraded), (1, false));
     }
+}
+
+/// Two storages; what the first says to the second goes through a wire.
+fn wired(dir: &Path, extra: &[(&str, &str)]) -> (TrackerNode, Proxy, Vec<Machine>) {
+    let (tracker, proxy) = (TrackerNode::start(), Proxy::start());
+    let one = Machine::new(dir, 1, tracker.address, extra);
+    let advertise = proxy.address.to_string();
+    let mut extra = extra.to_vec();
+    extra.push(("advertise", &advertise));
+    let two = Machine::new(dir, 2, tracker.address, &extra);
+    proxy.to(two.listen.parse().unwrap());
+    let machines = vec![one, two];
+    until_live(&machines);
+    (tracker, proxy, machines)
+}
+
+#[test]
+fn a_mirror_that_falls_silent_holds_up_nobody_for_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, proxy, machines) = wired(dir.path(), &[]);
+    assert_eq!(machines[0].put(0, b"both").map(|put| put.copies), Ok(2));
+    proxy.set(Wire::Holds);
+    // It waits its patience, once.
+    let put = machines[0].put(0, b"silence").expect("stored all the same");
+    assert_eq!((put.copies, put.degraded), (1, true));
+    let mirror = &machines[0].room().placement.mounts()[0].mirror;
+    assert!(mirror.is_late(2), "nothing waits for it now");
+    let put = machines[0].put(0, b"again").expect("stored all the same");
+    assert_eq!((put.copies, put.degraded), (1, true));
+    proxy.set(Wire::Passes);
+    until("it is waited for again", || {
+        machines[0].put(0, b"again").is_ok_and(|put| (put.copies, put.degraded) == (2, false))
+    });
+    until("it has what it missed", || machines[1].reads(&put.id).as_deref() == Some(&b"again"[..]));
+}
+
+#[test]
+fn silence_of_a_mirror_that_must_have_it_is_an_unknown_outcome_and_no_lie() {
+    for (acks, alone) in [("mirror", "refuse"), ("all", "accept")] {
+        let dir = tempfile::tempdir().unwrap();
+        let extra = [("durability.acks", acks), ("durability.when_alone", alone)];
+        let (_tracker, proxy, machines) = wired(dir.path(), &extra);
+        proxy.set(Wire::Holds);
+        assert_eq!(machines[0].put(0, b"silence").err(), Some(ErrorCode::UnknownOutcome), "{acks}");
+        assert_eq!(machines[0].put(0, b"silence").err(), Some(ErrorCode::Unavailable), "{acks}");
+        proxy.set(Wire::Passes);
+        until("it is taken again", || machines[0].put(0, b"again").is_ok());
+    }
+}
+
+#[test]
+fn a_flapping_link_costs_a_window_and_loses_nothing() {
+    const FLAPS: u64 = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let window = 256 * 1024;
+    let (_tracker, proxy, machines) =
+        wired(dir.path(), &[("sync.window_bytes", "256KiB"), ("sync.retry_min", "10ms")]);
+    let peer = machines[0].room().peers.get(2).unwrap();
+    let sent = || peer.mount(0).unwrap().sent_bytes();
+    let before = sent();
+    let (mut written, mut bytes) = (Vec::new(), 0);
+    let mut client = machines[0].client();
+    for flap in 0..FLAPS {
+        proxy.set(if flap % 2 == 0 { Wire::Cut } else { Wire::Passes });
+        for i in 0..50 {
+            let payload = content(i + flap as usize, 5000).to_vec();
+            let id = client.send_put(&payload, Some(0));
+            let put: Written = client.outcome(id).expect("stored all the same");
+            bytes += payload.len() as u64 + 600;
+            written.push((put, payload));
+        }
+        if flap % 2 == 1 {
+            until("it is connected", || peer.is_connected());
+        }
+    }
+    proxy.set(Wire::Passes);
+    until_live(&machines);
+    for (put, payload) in &written {
+        assert_eq!(machines[1].reads(&put.id).as_ref(), Some(payload));
+    }
+    // One slice more than the window may be on its way.
+    let most = bytes + FLAPS * (window + (1 << 20));
+    let cost = sent() - before;
+    assert!(cost <= most, "{cost} bytes sent for {bytes}, at most {most} expected");
+}
+
+#[test]
+fn a_failed_mount_of_a_mirror_stops_only_that_mounts_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, machines) = syncgroup(dir.path(), 2, &[]);
+    machines[1].room().placement.mounts()[1].fence("a test".to_owned());
+    until("it is away", || machines[0].states(2) == [SyncState::Live, SyncState::Away]);
+    let put = machines[0].put(1, b"alone").expect("stored all the same");
+    assert_eq!((put.copies, put.degraded), (1, true));
+    for _ in 0..20 {
+        let put = machines[0].put(0, b"two").expect("stored");
+        assert_eq!((put.copies, put.degraded), (2, false));
+    }
+}
+
+#[test]
+fn a_large_object_that_nobody_has_any_more_holds_up_no_mirror() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, mut machines) = syncgroup(dir.path(), 2, &[]);
+    machines[1].stop();
+    let mut client = machines[0].client();
+    let put = client.put_stream(None, &content(1, 2_000_000)).expect("stored");
+    let deleted = client.put_stream(None, &content(2, 1_000_000)).expect("stored");
+    client.modify(&put.id, b"small now").expect("edited");
+    client.modify(&deleted.id, b"small now").expect("edited");
+    client.delete(&deleted.id).expect("deleted");
+    let last = client.put(b"behind them").expect("stored");
+    machines[1].start();
+    until_live(&machines);
+    assert_eq!(machines[1].reads(&put.id).as_deref(), Some(&b"small now"[..]));
+    assert_eq!(machines[1].reads(&deleted.id), None);
+    assert_eq!(machines[1].reads(&last.id).as_deref(), Some(&b"behind them"[..]));
+}
+
+#[test]
+fn a_new_member_gets_what_was_there_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tracker, mut machines) = syncgroup(dir.path(), 1, &[]);
+    let put = machines[0].put(0, b"older").expect("stored");
+    assert_eq!((put.copies, put.degraded), (1, false));
+    machines.push(Machine::new(dir.path(), 2, tracker.address, &[]));
+    // It takes changes only when the others know it, so its first change has a second copy to go to.
+    let first = machines[1].put(0, b"newer").expect("stored");
+    assert!(first.copies == 2 || first.degraded, "{first:?}");
+    until_live(&machines);
+    assert_eq!(machines[1].reads(&put.id).as_deref(), Some(&b"older"[..]));
+    assert_eq!(machines[0].reads(&first.id).as_deref(), Some(&b"newer"[..]));
+    let put = machines[0].put(0, b"both").expect("stored");
+    assert_eq!((put.copies, put.degraded), (2, false));
+}
+
+#[test]
+fn a_retry_is_answered_with_the_copies_that_there_are_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, proxy, machines) = wired(dir.path(), &[]);
+    proxy.set(Wire::Holds);
+    let mut client = machines[0].client();
+    let token = client.token();
+    let head =
+        folio::messages::heads::Put { token, mount: Some(0), reserve: None, length: Some(3) };
+    let opcode = folio::messages::opcode::Opcode::Put;
+    let id = client.send(opcode, 0, &head, b"one");
+    let first: Written = client.outcome(id).expect("stored");
+    assert_eq!((first.copies, first.degraded), (1, true));
+    proxy.set(Wire::Passes);
+    until("it has two copies", || {
+        let id = client.send(opcode, 0, &head, b"one");
+        let again: Written = client.outcome(id).expect("answered again");
+        assert_eq!((again.id, again.opver), (first.id, first.opver));
+        (again.copies, again.degraded) == (2, false)
+    });
 }

@@ -1,0 +1,167 @@
+//! What the console says of mirrors: `peers` (also `sync`), the members in `nodes`, what is wrong with them in `status`.
+
+use super::Sight;
+use crate::actors::admin_console::{CommandResult, ConsoleAnswer, Value, no_arguments};
+use crate::actors::mirror::Outlook;
+use crate::actors::peers::{Peer, PeerMount, SyncState};
+use crate::actors::shared_mount::SharedMount;
+use std::sync::Arc;
+
+/// A mirror that lacks something older than this is named in `status`, milliseconds.
+const BEHIND_MS: u64 = 5000;
+
+impl Sight {
+    /// Every mirror, mount by mount: how far it is behind, and why.
+    pub(super) fn peers(&self, words: &[String]) -> CommandResult {
+        no_arguments(words)?;
+        let mut rows = Vec::new();
+        for peer in self.room.peers.all() {
+            for (mount, there) in self.mirrored(&peer) {
+                rows.push(self.peer_row(&peer, mount, there));
+            }
+        }
+        let columns = [
+            "peer",
+            "address",
+            "mount",
+            "state",
+            "lag_records",
+            "lag_bytes",
+            "lag_ms",
+            "late",
+            "holds_us_live",
+            "sent",
+            "connects",
+            "errors",
+            "heard_ms",
+            "last_error",
+        ];
+        Ok(ConsoleAnswer::new().table("peers", &columns, rows))
+    }
+
+    /// Our mounts, with the same ones of a peer.
+    fn mirrored<'a>(
+        &'a self,
+        peer: &'a Peer,
+    ) -> impl Iterator<Item = (&'a Arc<SharedMount>, &'a Arc<PeerMount>)> {
+        let mounts = self.room.placement.mounts().iter();
+        mounts.filter_map(|mount| peer.mount(mount.index).map(|there| (mount, there)))
+    }
+
+    fn peer_row(&self, peer: &Peer, mount: &SharedMount, there: &PeerMount) -> Vec<Value> {
+        let lag = mount.mirror.behind(there.acked());
+        let heard = self.room.peers.clock.now_ms().saturating_sub(peer.heard_ms());
+        let heard = if peer.heard_ms() == 0 { Value::Nothing } else { Value::Millis(heard) };
+        vec![
+            peer.machine.into(),
+            peer.address().as_str().into(),
+            mount.index.into(),
+            there.state().name().into(),
+            lag.records.into(),
+            Value::Bytes(lag.bytes),
+            Value::Millis(lag.ms),
+            mount.mirror.is_late(peer.machine).into(),
+            there.holds_us_live().into(),
+            Value::Bytes(there.sent_bytes()),
+            peer.connects().into(),
+            there.errors().into(),
+            heard,
+            there.error().as_str().into(),
+        ]
+    }
+
+    /// The members as the labels name them, which is what is remembered with all trackers down.
+    pub(super) fn members(&self) -> Vec<Vec<Value>> {
+        let mut rows = Vec::new();
+        for mount in self.room.placement.mounts() {
+            for member in mount.mirror.members().borrow().iter() {
+                let this = member.machine == self.settings.machine_id;
+                let log_ids: Vec<String> =
+                    member.log_ids.iter().map(|id| format!("{id:08x}")).collect();
+                let peer = self.room.peers.get(member.machine);
+                rows.push(vec![
+                    mount.index.into(),
+                    member.machine.into(),
+                    member.address.as_str().into(),
+                    hex(&member.instance).into(),
+                    log_ids.join(" ").into(),
+                    this.into(),
+                    (this || peer.is_some_and(|peer| peer.is_connected())).into(),
+                ]);
+            }
+        }
+        rows
+    }
+
+    /// What is wrong with mirrors, and what mends it.
+    pub(super) fn mirror_warnings(&self) -> Vec<(String, &'static str)> {
+        let mut warnings = Vec::new();
+        for mount in self.room.placement.mounts().iter().filter(|mount| mount.is_online()) {
+            let index = mount.index;
+            match mount.mirror.outlook() {
+                Outlook::Good => {}
+                Outlook::Degraded => warnings.push((
+                    format!("mount {index}: changes are acknowledged with fewer copies than durability.acks asks for"),
+                    "bring the other members back, see `peers`; what they missed they get by themselves",
+                )),
+                Outlook::Refused => warnings.push((
+                    format!("mount {index}: changes are refused, no mirror can take a copy"),
+                    "bring the other members back, see `peers`; or allow it with durability.when_alone = \"accept\"",
+                )),
+                Outlook::Joining => warnings.push((
+                    format!("mount {index} is joining its syncgroup and takes no changes yet"),
+                    "wait; if it lasts, `peers` says which member does not answer",
+                )),
+            }
+        }
+        for peer in self.room.peers.all() {
+            self.warn_of(&peer, &mut warnings);
+        }
+        warnings
+    }
+
+    fn warn_of(&self, peer: &Peer, warnings: &mut Vec<(String, &'static str)>) {
+        let machine = peer.machine;
+        if !peer.is_connected() {
+            let (address, why) = (peer.address(), peer.error());
+            if !why.is_empty() {
+                warnings.push((
+                    format!("mirror {machine} at {address} is not connected: {why}"),
+                    "start it, or mend the network; it catches up by itself",
+                ));
+            }
+            return;
+        }
+        for (mount, there) in self.mirrored(peer) {
+            let (index, lag, why) =
+                (mount.index, mount.mirror.behind(there.acked()), there.error());
+            match there.state() {
+                SyncState::Live | SyncState::Handshake => {}
+                SyncState::CatchingUp if lag.ms < BEHIND_MS && why.is_empty() => {}
+                SyncState::CatchingUp => {
+                    let mut what = format!(
+                        "mirror {machine} mount {index} is behind by {} bytes, {} s",
+                        lag.bytes,
+                        lag.ms / 1000
+                    );
+                    if !why.is_empty() {
+                        what = format!("{what}: {why}");
+                    }
+                    warnings.push((what, "nothing: it catches up by itself, `peers` shows how far"));
+                }
+                SyncState::NeedsState => warnings.push((
+                    format!("mirror {machine} mount {index} was away for longer than our log reaches"),
+                    "nothing: it is brought up by state; a larger sync.log_retention_bytes reaches longer",
+                )),
+                SyncState::Away | SyncState::Disconnected => warnings.push((
+                    format!("mirror {machine} mount {index} takes nothing: {why}"),
+                    "see `mounts` on its console",
+                )),
+            }
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
