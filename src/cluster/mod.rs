@@ -14,6 +14,7 @@
 //! | [`liveness`] | who is up, with hysteresis |
 //! | [`nodes`] | the tracker's node table: admission, duplicates, the view made from it |
 //! | [`routing`] | which storage a request goes to, and where else |
+//! | [`takeover`] | who may change an object, and when a mirror does |
 pub mod acks;
 pub mod coverage;
 pub mod lag;
@@ -24,5 +25,6 @@ pub mod opver;
 pub mod relay;
 pub mod reuse;
 pub mod routing;
+pub mod takeover;
 pub mod version;
 pub mod view;

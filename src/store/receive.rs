@@ -423,9 +423,7 @@ impl<D: Disk> Mount<D> {
             Some(old) => self.places(old)?,
             None => SmallVec::new(),
         };
-        if let Body::Single(content) = home.body
-            && edit.rename_single
-        {
+        if let Body::Single(content) = home.body {
             self.place_content_file(content)?;
         }
         if let Some(target) = &edit.target
@@ -592,9 +590,7 @@ impl<D: Disk> Mount<D> {
 
     /// The content of a version that is not taken has no use.
     fn give_up_content(&mut self, incoming: &Incoming<'_>) -> StoreResult<()> {
-        if let Body::Single(content) = incoming.home.body
-            && incoming.edit.rename_single
-        {
+        if let Body::Single(content) = incoming.home.body {
             super::single_writer::remove_temp(&self.core.disk, content);
         }
         Ok(())

@@ -167,6 +167,13 @@ impl<D: Disk> Mount<D> {
             }
         }
         let mut target = Target::unchanged(&old);
+        if let SlotBody::Single(content) = old.body
+            && !self.has_content(content)?
+        {
+            return Err(StoreError::Damaged(
+                "the deleted content is not on this mirror".to_owned(),
+            ));
+        }
         // The record carries the payload, so that a mirror which lost the place can apply it.
         if let Some(place) = content_place(&old) {
             let Some((content, payload)) = self.core.slot_at(place)? else {
