@@ -58,12 +58,18 @@ impl AckRoom {
         }
     }
 
-    /// How it stands with a member: connected and caught up, has our log up to `acked`; what it lacks is up to
-    /// `behind_ms` old.
-    pub fn peer(&mut self, machine: MachineId, live: bool, acked: Sequence, behind_ms: u64) {
+    /// How it stands with a member: whether it is connected and caught up, and up to where it has our log, if it has
+    /// just said so (less than before if it lost its disk); what it lacks is up to `behind_ms` old.
+    pub fn peer(
+        &mut self,
+        machine: MachineId,
+        live: bool,
+        acked: Option<Sequence>,
+        behind_ms: u64,
+    ) {
         if let Some(peer) = self.peers.get_mut(&machine) {
             peer.live = live;
-            peer.acked = peer.acked.max(acked);
+            peer.acked = acked.unwrap_or(peer.acked);
             if !live || behind_ms < FORGIVEN_MS {
                 peer.late = false;
             }
@@ -148,5 +154,120 @@ pub const fn word(wanted: Wanted) -> Acks {
         Wanted::Local => Acks::Local,
         Wanted::Mirror => Acks::Mirror,
         Wanted::All => Acks::All,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::budget::Budget;
+    use crate::actors::outbox::{Out, Outbox, RequestTag};
+    use crate::format::file_id::{ObjectId, ObjectKind};
+    use crate::format::ids::{Tag, Token};
+    use crate::store::tokens::TokenTable;
+    use std::sync::Arc;
+
+    const MIRROR: AckPolicy = AckPolicy { wanted: Wanted::Mirror, refuse_alone: false };
+
+    /// A room, and what comes out of it: the copies and whether they are too few, by sequence.
+    struct Fixture {
+        room: AckRoom,
+        outbox: Arc<Outbox>,
+    }
+
+    impl Fixture {
+        fn new(policy: AckPolicy, others: &[MachineId]) -> Self {
+            let mut room = AckRoom::new(policy);
+            room.set_members(others.iter().copied());
+            Self { room, outbox: Arc::default() }
+        }
+
+        fn add(&mut self, sequence: Sequence, now_ms: u64) {
+            let permit = Budget::new(1, 1).take(0).unwrap();
+            let tag = RequestTag { opcode: 1, id: sequence };
+            let tokens = Arc::new(TokenTable::default());
+            let reply = Reply::new(Arc::clone(&self.outbox), tag, Token::default(), tokens, permit);
+            let id = ObjectId {
+                kind: ObjectKind::Chunk,
+                machine: 1,
+                mount: 0,
+                log_id: 1,
+                sequence,
+                created_s: 1,
+                chunk: 0,
+                offset_units: 0,
+                capacity_units: 8,
+                cookie: 1,
+            };
+            self.room.add(Staged { sequence, id, tag: Tag::default() }, reply, now_ms);
+        }
+
+        fn out(&mut self, now_ms: u64) -> Vec<(u64, Option<(u8, bool)>)> {
+            self.room.release(now_ms);
+            let mut out = Vec::new();
+            self.outbox.take(&mut out);
+            out.into_iter()
+                .map(|out| match out {
+                    Out::Written { tag, copies, .. } => {
+                        (tag.id, Some((copies.copies, copies.degraded)))
+                    }
+                    Out::Refused { tag, .. } => (tag.id, None),
+                    other => panic!("{other:?}"),
+                })
+                .collect()
+        }
+    }
+
+    #[test]
+    fn no_answer_leaves_before_its_copy_or_out_of_order() {
+        let mut f = Fixture::new(MIRROR, &[2, 3]);
+        f.room.peer(2, true, Some(10), 0);
+        f.add(11, 0);
+        f.add(12, 0);
+        assert_eq!(f.out(1), []);
+        f.room.peer(3, false, Some(11), 0);
+        assert_eq!(f.out(2), [(11, Some((2, false)))]);
+        f.room.peer(2, true, Some(12), 0);
+        assert_eq!(f.out(3), [(12, Some((2, false)))]);
+    }
+
+    #[test]
+    fn a_late_member_is_waited_for_once_and_then_not_until_it_caught_up() {
+        let mut f = Fixture::new(MIRROR, &[2]);
+        f.room.peer(2, true, Some(10), 0);
+        f.add(11, 0);
+        f.add(12, 400);
+        assert_eq!(f.out(PATIENCE_MS - 1), []);
+        assert_eq!(f.out(PATIENCE_MS), [(11, Some((1, true))), (12, Some((1, true)))]);
+        assert_eq!(f.room.late(), [2]);
+        f.add(13, 600);
+        assert_eq!(f.out(600), [(13, Some((1, true)))], "nobody waits for it");
+        f.room.peer(2, true, Some(12), FORGIVEN_MS);
+        assert_eq!(f.room.late(), [2], "it still lacks something old");
+        f.room.peer(2, true, Some(13), 0);
+        f.add(14, 700);
+        assert_eq!(f.out(701), [], "it is waited for again");
+    }
+
+    #[test]
+    fn a_member_that_lost_its_disk_is_no_copy_any_more() {
+        let mut f = Fixture::new(MIRROR, &[2]);
+        f.room.peer(2, true, Some(10), 0);
+        f.room.peer(2, false, None, 0);
+        f.add(9, 0);
+        assert_eq!(f.out(0), [(9, Some((2, false)))], "away, but it has it");
+        f.room.peer(2, false, Some(0), 0);
+        f.add(10, 0);
+        assert_eq!(f.out(0), [(10, Some((1, true)))]);
+    }
+
+    #[test]
+    fn who_is_given_up_is_told_that_nobody_knows() {
+        let mut f = Fixture::new(AckPolicy { refuse_alone: true, ..MIRROR }, &[2]);
+        f.room.peer(2, true, Some(0), 0);
+        f.add(1, 0);
+        f.add(2, 0);
+        f.room.give_up("a test");
+        assert_eq!(f.out(0), [(1, None), (2, None)]);
     }
 }

@@ -279,8 +279,8 @@ pub struct PeerAcked {
     pub machine: MachineId,
     /// Connected and caught up.
     pub live: bool,
-    /// Our log up to here is durable and applied there.
-    pub acked: Sequence,
+    /// Our log up to here is durable and applied there, if it has just said so.
+    pub acked: Option<Sequence>,
 }
 
 impl Handler<PeerAcked> for Binlog {

@@ -114,8 +114,8 @@ impl MountRoom {
     }
 
     /// How it stands with a member.
-    pub fn peer_acked(&mut self, machine: MachineId, live: bool, acked: Sequence) {
-        let behind = self.shared.mirror.behind(acked);
+    pub fn peer_acked(&mut self, machine: MachineId, live: bool, acked: Option<Sequence>) {
+        let behind = self.shared.mirror.behind(acked.unwrap_or(0));
         self.acks.peer(machine, live, acked, behind.ms);
         self.release();
     }

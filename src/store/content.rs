@@ -197,7 +197,7 @@ impl<D: Disk> ContentCopy<D> {
 }
 
 /// The footer of a file, if it has one that fits its length.
-fn read_footer<F: DiskFile>(file: &F) -> io::Result<Option<Footer>> {
+pub(super) fn read_footer<F: DiskFile>(file: &F) -> io::Result<Option<Footer>> {
     let len = file.len()?;
     let mut bytes = [0; FOOTER_LEN];
     let Some(at) = len.checked_sub(FOOTER_LEN as u64) else { return Ok(None) };

@@ -8,8 +8,9 @@
 //! - Space in our chunkfiles is accounted for by our own log only ([`Settled`]).
 //! - A record that makes no sense is put aside and reported; the rest goes on.
 
+use super::content::read_footer;
 use super::core::{answer_of, is_newer_home};
-use super::disk::Disk;
+use super::disk::{Disk, Open};
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
 use super::sync::{LogName, LogSlice, Received};
@@ -22,6 +23,7 @@ use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, Settled};
 use crate::format::slot::{Body, Role, SlotHeader, State};
 use bytes::Bytes;
 use smallvec::SmallVec;
+use std::io::ErrorKind;
 
 /// Bytes of a record about our own accounts, at most.
 const SETTLED_MAX: usize = 512;
@@ -247,13 +249,21 @@ impl<D: Disk> Mount<D> {
         if self.gone_contents.contains(&content) {
             return Ok(true);
         }
-        for path in [paths::single(content), paths::single_tmp(content)] {
-            let found = self.core.disk.stat(&path);
-            if found.map_err(StoreError::io(format!("stat {path}")))?.is_some() {
-                return Ok(true);
-            }
+        let place = paths::single(content);
+        let found = self.core.disk.stat(&place);
+        if found.map_err(StoreError::io(format!("stat {place}")))?.is_some() {
+            return Ok(true);
         }
-        Ok(false)
+        // What is still arriving has no footer yet: somebody else may bring the record before the rest of it came.
+        let tmp = paths::single_tmp(content);
+        let footer = match self.core.disk.open(&tmp, Open::Read) {
+            Ok(file) => read_footer(&file),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        let footer = footer.map_err(StoreError::io(format!("read {tmp}")))?;
+        let mount = self.core.label.mount;
+        Ok(footer.is_some_and(|f| f.content == content && f.mount == mount))
     }
 
     /// Makes sure that a chunkfile of another machine is here, durably.

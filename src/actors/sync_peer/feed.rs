@@ -92,7 +92,7 @@ pub async fn run(
             },
             Err(stop) => stop,
         };
-        feed.say(false, 0);
+        feed.say(false, None);
         let pause = feed.pause(stop).await;
         tokio::time::sleep(pause).await;
     }
@@ -183,7 +183,7 @@ impl Feed {
     }
 
     /// Tells whoever waits for copies.
-    fn say(&mut self, live: bool, acked: Sequence) {
+    fn say(&mut self, live: bool, acked: Option<Sequence>) {
         self.live = live;
         if let Some(binlog) = self.mount.registry.binlog() {
             let machine = self.session.peer.machine;
@@ -194,6 +194,8 @@ impl Feed {
     /// Sends, until something stops it.
     async fn push(&mut self, log: LogName, covered: Sequence) -> Result<Never, Stop> {
         self.known.set_state(SyncState::CatchingUp);
+        self.known.set_acked(covered);
+        self.say(false, Some(covered));
         let mut tail = self.mount.mirror.tail();
         let goal = own_tail(&mut tail, log)?;
         let mut pipe = Pipe::new(log, covered, goal);
@@ -224,12 +226,12 @@ impl Feed {
             if !self.live {
                 self.failures = 0;
                 self.known.set_state(SyncState::Live);
-                self.say(true, pipe.acked);
+                self.say(true, Some(pipe.acked));
             }
         } else if self.live && late {
             pipe.goal = tail;
             self.known.set_state(SyncState::CatchingUp);
-            self.say(false, pipe.acked);
+            self.say(false, Some(pipe.acked));
         }
     }
 
@@ -254,7 +256,7 @@ impl Feed {
                         pipe.acked = pipe.acked.max(to);
                         self.known.set_acked(pipe.acked);
                         let live = self.live;
-                        self.say(live, pipe.acked);
+                        self.say(live, Some(pipe.acked));
                         Ok(Ok(()))
                     }
                     Err(covered) => {
@@ -339,7 +341,7 @@ impl Feed {
             Ok(Received::Gap(covered)) => Ok(Err(Some(covered))),
             Ok(Received::NeedsContent { covered, content, length }) => {
                 self.known.set_state(SyncState::CatchingUp);
-                self.say(false, covered);
+                self.say(false, Some(covered));
                 let (table, index) = (&self.session.config.table, self.mount.index);
                 let offered =
                     table.offers.offer(&self.session.peer, table.us, index, content, length).await;

@@ -86,7 +86,7 @@ impl Session {
         for mount in self.config.placement.mounts() {
             if let Some(binlog) = mount.registry.binlog() {
                 let machine = self.peer.machine;
-                binlog.do_send(PeerAcked { machine, live: false, acked: 0 });
+                binlog.do_send(PeerAcked { machine, live: false, acked: None });
             }
         }
     }
