@@ -151,7 +151,7 @@ impl GetJob {
     }
 
     fn fail(&mut self, error: &ReadError) {
-        let problem = problems::of_read(error, &self.mount);
+        let problem = problems::of_object(error, &self.mount, &self.id);
         self.refuse(problem);
     }
 

@@ -67,6 +67,7 @@ pub struct Mirror {
     report: ArcSwap<MemberReport>,
     late: ArcSwap<Vec<MachineId>>,
     joined: AtomicBool,
+    caught_up: AtomicBool,
     outlook: AtomicU8,
     lag: Mutex<LagMeter>,
     announcer: OnceLock<Arc<dyn Announcer>>,
@@ -92,6 +93,7 @@ impl Mirror {
             report: ArcSwap::default(),
             late: ArcSwap::default(),
             joined: AtomicBool::new(false),
+            caught_up: AtomicBool::new(false),
             outlook: AtomicU8::new(Outlook::Joining as u8),
             lag: Mutex::default(),
             announcer: OnceLock::new(),
@@ -156,6 +158,17 @@ impl Mirror {
             Outlook::Refused => Err(refused()),
             Outlook::Joining => Err(joining()),
         }
+    }
+
+    /// Whether this mount has had, since the storage started, everything that the members it heard from had.
+    #[must_use]
+    pub fn has_caught_up(&self) -> bool {
+        !self.mirroring || self.caught_up.load(Ordering::Acquire)
+    }
+
+    /// It has.
+    pub fn note_caught_up(&self) {
+        self.caught_up.store(true, Ordering::Release);
     }
 
     /// How far behind a mirror is that has our log up to `covered`.

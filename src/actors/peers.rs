@@ -409,6 +409,21 @@ impl PeerTable {
         self.lock().values().cloned().collect()
     }
 
+    /// Whether a mount with this coverage has what every member that answers has. One that has neither answered nor
+    /// refused yet may have more.
+    #[must_use]
+    pub fn all_covered_by(&self, mount: MountIndex, coverage: &Coverage) -> bool {
+        self.lock().values().all(|peer| match peer.mount(mount) {
+            Some(theirs) if peer.is_connected() && theirs.is_introduced() => {
+                let theirs = theirs.coverage();
+                // How far our own log goes is known to us alone; what was published of it is some milliseconds old.
+                theirs.iter().all(|at| at.machine == self.us || coverage.covers(at))
+            }
+            Some(_) => peer.is_unreachable(),
+            None => true,
+        })
+    }
+
     /// Takes in a peer. The roof starts its `SyncPeer`.
     pub fn add(&self, peer: Arc<Peer>) {
         self.lock().insert(peer.machine, peer);

@@ -3,6 +3,7 @@
 use super::session::Problem;
 use super::shared_mount::SharedMount;
 use crate::cluster::opver::Opver;
+use crate::format::file_id::ObjectId;
 use crate::messages::error::ErrorCode;
 use crate::store::error::StoreError;
 use crate::store::read::ReadError;
@@ -40,6 +41,24 @@ pub fn of_store(error: &StoreError, mount: &SharedMount) -> Problem {
 
 /// A failed read.
 #[must_use]
+pub fn of_object(error: &ReadError, mount: &SharedMount, id: &ObjectId) -> Problem {
+    // "Not found" is the truth only where everything that made the object was heard of.
+    if matches!(error, ReadError::NotFound { deleted: false })
+        && mount.mirror.mirroring
+        && !mount.mirror.report().coverage.covers(id.creation())
+    {
+        return Problem::new(
+            ErrorCode::Unavailable,
+            format!("this mirror is behind machine {}, which owns the object", id.machine),
+        )
+        .remedy(
+            "start the owner, or wait until the mirror has caught up (`folio admin ... sync`)",
+        );
+    }
+    of_read(error, mount)
+}
+
+/// Why something could not be read, whatever it was.
 pub fn of_read(error: &ReadError, mount: &SharedMount) -> Problem {
     match error {
         ReadError::NotFound { deleted: true } => Problem::new(ErrorCode::NotFound, "it is deleted")

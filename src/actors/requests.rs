@@ -85,6 +85,7 @@ impl Connection {
                 count.deletes.fetch_add(1, Ordering::Relaxed);
                 let head: Delete = StorageRoom::head(frame.head())?;
                 let id = room.object(&head.id)?;
+                room.may_change(&id, head.if_opver.is_some())?;
                 let what = What::Delete { id, if_opver: head.if_opver };
                 self.change(tag, head.token, &id, what)
             }
@@ -92,6 +93,7 @@ impl Connection {
                 count.deletes.fetch_add(1, Ordering::Relaxed);
                 let head: Undelete = StorageRoom::head(frame.head())?;
                 let id = room.object(&head.id)?;
+                room.may_change(&id, false)?;
                 self.change(tag, head.token, &id, What::Undelete { id })
             }
             opcode @ (Opcode::Stat | Opcode::List | Opcode::Df | Opcode::Ping | Opcode::Info) => {
@@ -216,7 +218,9 @@ impl Connection {
             Fast::Failed(ReadError::Unsettled(_)) => {
                 self.hand_on(mount, id, ask, tag, permit)?.to_chunk_file();
             }
-            Fast::Failed(error) => return Err(problems::of_read(&error, mount)),
+            Fast::Failed(error) => {
+                return Err(problems::of_object(&error, mount, &id));
+            }
         }
         Ok(())
     }
@@ -315,6 +319,7 @@ impl Connection {
     fn modify(&mut self, tag: RequestTag, head: &Modify, frame: Frame) -> Result<(), Problem> {
         let room = Arc::clone(&self.room);
         let id = room.object(&head.id)?;
+        room.may_change(&id, head.if_opver.is_some())?;
         let mount = room.placement.mount(id.mount)?;
         let intent = Intent::Modify { id, if_opver: head.if_opver };
         self.body(tag, head.token, head.length, mount, intent, frame)

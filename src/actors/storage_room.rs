@@ -6,6 +6,7 @@ use super::peers::PeerTable;
 use super::placement::Placement;
 use super::session::{Problem, SessionConfig};
 use super::shared_mount::SharedMount;
+use crate::cluster::takeover::{Sight, Verdict, who_writes};
 use crate::format::file_id::ObjectId;
 use crate::format::ids::MachineId;
 use crate::messages::error::ErrorCode;
@@ -152,15 +153,15 @@ impl StorageRoom {
         Ok(())
     }
 
-    /// The object that an id on the wire names, if it is one of ours.
+    /// The object that an id on the wire names, if we or one of our mirrors own it.
     ///
     /// # Errors
-    /// `BadId`; `WrongNode` if another machine owns it.
+    /// `BadId`; `WrongNode` if a machine owns it that we do not know.
     pub fn object(&self, id: &IdBytes) -> Result<ObjectId, Problem> {
         let id = ObjectId::decode(id).map_err(|error| {
             Problem::new(ErrorCode::BadId, error.to_string()).remedy(error.remedy())
         })?;
-        if id.machine != self.machine {
+        if id.machine != self.machine && self.peers.get(id.machine).is_none() {
             return Err(Problem::new(
                 ErrorCode::WrongNode,
                 format!("machine {} owns the object, this is machine {}", id.machine, self.machine),
@@ -168,6 +169,44 @@ impl StorageRoom {
             .remedy("ask the owner"));
         }
         Ok(id)
+    }
+
+    /// Whether a change of an object may be made here, now.
+    ///
+    /// # Errors
+    /// `WrongNode`: its owner is there; `Unavailable`: only the owner could, and it is away; `Busy`: in a moment.
+    pub fn may_change(&self, id: &ObjectId, conditional: bool) -> Result<(), Problem> {
+        let mount = self.placement.mount(id.mount)?;
+        let own = id.machine == self.machine;
+        if own && mount.mirror.has_caught_up() {
+            return Ok(());
+        }
+        let now_ms = self.peers.clock.now_ms();
+        let owner = if own { None } else { self.peers.get(id.machine) };
+        let silence_ms = owner.map_or(0, |owner| now_ms.saturating_sub(owner.heard_ms()));
+        let caught_up = self.peers.all_covered_by(id.mount, &mount.mirror.report().coverage);
+        if caught_up {
+            mount.mirror.note_caught_up();
+        }
+        let sight = Sight { own, conditional, silence_ms, caught_up, up_ms: now_ms };
+        match who_writes(sight) {
+            Verdict::Write => Ok(()),
+            Verdict::AskOwner => Err(Problem::new(
+                ErrorCode::WrongNode,
+                format!("machine {} owns the object and is there", id.machine),
+            )
+            .remedy("ask the owner")),
+            Verdict::Wait => Err(Problem::new(
+                ErrorCode::Busy,
+                "this mirror catches up with the others before it writes",
+            )
+            .remedy("ask again in a moment")),
+            Verdict::OwnerNeeded => Err(Problem::new(
+                ErrorCode::Unavailable,
+                format!("only machine {}, the owner, can compare, and it is away", id.machine),
+            )
+            .remedy("start it, or change the object without --if-opver")),
+        }
     }
 
     /// A head of a request.
