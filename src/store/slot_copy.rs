@@ -1,5 +1,6 @@
 //! One object as it lies in its slots, verified, for a mirror that lacks it or has it damaged (state exchange, P3).
 
+pub use super::absorb::SlotCopy;
 use super::disk::Disk;
 use super::read::ReadError;
 use super::reader::{Content, Reader};
@@ -14,17 +15,6 @@ use std::ops::Range;
 const FIRST_READ: u64 = 16 << 10;
 /// How often a copy that met a change in flight is made anew.
 const ATTEMPTS: u32 = 3;
-
-/// An object's slots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SlotCopy {
-    /// The home.
-    pub home: SlotImage,
-    /// The slot that it forwards to.
-    pub target: Option<SlotImage>,
-    /// The content of the target, else of the home. Empty if it is in a singlefile, or purged.
-    pub payload: Bytes,
-}
 
 impl<D: Disk> Reader<D> {
     /// Header at `home`, target, and content, also of a deleted object: all of one version, all checksums right.
