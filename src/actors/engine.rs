@@ -8,6 +8,7 @@ use crate::cluster::reuse::MemberReport;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::{Address, ChunkfileId, MachineId, Position, Sequence, Tag, Token};
 use crate::format::members::Member;
+use crate::format::record::ChunkfileCreated;
 use crate::format::slot::SlotHeader;
 use crate::store::content::{ContentCopy, CopyError};
 use crate::store::digest::{ChunkDigest, DigestCursor, SummaryPage};
@@ -271,6 +272,11 @@ pub trait Shelf: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`].
     fn chunkfiles(&self) -> Result<Vec<ChunkfileId>, ReadError>;
+    /// What a mirror needs to have the same chunkfile, see [`Reader::chunkfile_created`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn chunkfile_created(&self, id: ChunkfileId) -> Result<Option<ChunkfileCreated>, ReadError>;
     /// Goes on with the digest of a chunkfile, see [`Reader::digest_step`].
     ///
     /// # Errors
@@ -461,6 +467,10 @@ impl<D: Disk> Shelf for Reader<D> {
 
     fn chunkfiles(&self) -> Result<Vec<ChunkfileId>, ReadError> {
         Self::chunkfiles(self)
+    }
+
+    fn chunkfile_created(&self, id: ChunkfileId) -> Result<Option<ChunkfileCreated>, ReadError> {
+        Self::chunkfile_created(self, id)
     }
 
     fn digest_step(

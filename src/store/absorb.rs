@@ -172,7 +172,9 @@ impl<D: Disk> Mount<D> {
 /// and a concurrent edit may have stood in its place.
 fn is_whole(home: &SlotHeader, copy: &SlotCopy) -> bool {
     match home.body {
-        Body::Inline | Body::Slot(_) if home.state == State::Deleted && copy.payload.is_empty() => {
+        Body::Inline | Body::Slot(_)
+            if home.state == State::Deleted && home.length > 0 && copy.payload.is_empty() =>
+        {
             copy.target.is_none()
         }
         Body::Inline | Body::Slot(_) => {

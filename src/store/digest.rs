@@ -71,7 +71,8 @@ impl DigestCursor {
         }
     }
 
-    /// Homes whose content cannot be read as it was written; drained. A large object counts by its footer only.
+    /// Homes whose content cannot be read as it was written; drained. A large object counts by its
+    /// footer only; a tombstone's content may be on no mirror at all.
     pub fn take_damaged(&mut self) -> Vec<Address> {
         std::mem::take(&mut self.damaged)
     }
@@ -168,7 +169,7 @@ impl<D: Disk> Reader<D> {
     fn is_whole(&self, home: &SlotHeader) -> Result<bool, ReadError> {
         let found = match home.body {
             Body::Single(content) => self.open_single(home, content).map(|_| ()),
-            Body::Inline | Body::Slot(_) | Body::None => self.copy_slot(home.address).map(|_| ()),
+            Body::Inline | Body::Slot(_) | Body::None => self.copy_whole(home.address).map(|_| ()),
         };
         match found {
             Ok(()) => Ok(true),

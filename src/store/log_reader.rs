@@ -132,35 +132,39 @@ impl<D: Disk> Reader<D> {
     ) -> Result<LogSlice, ReadError> {
         let mut chunkfiles = Vec::with_capacity(built.chunkfiles.len());
         for id in built.chunkfiles {
-            chunkfiles.extend(self.chunkfile_created(id)?);
+            match self.chunkfile_created(id) {
+                Ok(Some(created)) => chunkfiles.push(created),
+                // Who has it from nobody quarantines what goes there.
+                Ok(None) => {
+                    let path = paths::chunk(id);
+                    tracing::warn!(path, "the log names a chunkfile that is not here");
+                }
+                Err(ReadError::Damaged(why)) => {
+                    tracing::warn!(%why, "the log names a damaged chunkfile");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let records = Bytes::from(built.records);
         Ok(LogSlice { log, from, to: built.to, chunkfiles, records })
     }
 
-    /// What a mirror needs to have the same chunkfile. `None`: it is missing or damaged here, and who has no other
-    /// source quarantines what goes there.
-    fn chunkfile_created(&self, id: ChunkfileId) -> Result<Option<ChunkfileCreated>, ReadError> {
-        match self.handles().open(self.disk(), self.mount(), id) {
-            Ok(Some(handle)) => Ok(Some(ChunkfileCreated {
-                id,
-                size_units: handle.size_units,
-                created_ms: handle.created_ms,
-                secret: handle.secret,
-            })),
-            Ok(None) => {
-                tracing::warn!(
-                    path = paths::chunk(id),
-                    "the log names a chunkfile that is not here"
-                );
-                Ok(None)
-            }
-            Err(ReadError::Damaged(why)) => {
-                tracing::warn!(%why, "the log names a damaged chunkfile");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+    /// What a mirror needs to have the same chunkfile; `None` if it is not here.
+    ///
+    /// # Errors
+    /// `Damaged` if its header is; `Io`, `Fenced`.
+    pub fn chunkfile_created(
+        &self,
+        id: ChunkfileId,
+    ) -> Result<Option<ChunkfileCreated>, ReadError> {
+        self.check()?;
+        let handle = self.handles().open(self.disk(), self.mount(), id)?;
+        Ok(handle.map(|handle| ChunkfileCreated {
+            id,
+            size_units: handle.size_units,
+            created_ms: handle.created_ms,
+            secret: handle.secret,
+        }))
     }
 }
 

@@ -12,6 +12,8 @@ use crate::store::tokens::TokenTable;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 fn options(seed: u64) -> MountOptions {
     let mut bytes = [0; 32];
@@ -168,4 +170,68 @@ fn a_cursor_follows_a_live_log_through_rotation_recycling_and_restarts() {
 fn the_same_on_a_real_file_system() {
     let folder = tempfile::tempdir().unwrap();
     follow(&OsDisk::open(folder.path()).unwrap(), seed(), 2500);
+}
+
+/// Readers on threads of their own, while the engine writes: none ever takes a change in flight for damage.
+#[test]
+fn readers_beside_the_engine_see_no_damage() {
+    let seed = seed();
+    println!("FOLIO_SEED={seed}");
+    let folder = tempfile::tempdir().unwrap();
+    let disk = OsDisk::open(folder.path()).unwrap();
+    let mut mount = open(&disk, seed, true);
+    let name = LogName { machine: LOG.machine, log_id: mount.label().log_id };
+    let reader = Reader::new(disk, MOUNT, 3);
+    let (durable, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let truth = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for max in [1, 20_000] {
+            let (reader, durable, done, truth) = (&reader, &durable, &done, &truth);
+            scope.spawn(move || {
+                let mut cursor = LogCursor::new(true, name, 0);
+                loop {
+                    // In this order: what was durable when it ended is read to the end.
+                    let last = done.load(SeqCst);
+                    let up_to = durable.load(SeqCst);
+                    match reader.read_log(&mut cursor, up_to, max) {
+                        Ok(LogRead::Slice(slice)) => check(&slice, &truth.lock().unwrap()),
+                        Ok(LogRead::End) if last => break,
+                        Ok(LogRead::End) | Err(ReadError::Unsettled(_)) => std::thread::yield_now(),
+                        Ok(LogRead::Gone { oldest }) => {
+                            cursor = LogCursor::new(true, name, oldest);
+                        }
+                        Ok(LogRead::Damaged { after, before }) => {
+                            panic!("{after:x} to {before:x} of {up_to:x} taken for damage")
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                assert_eq!(cursor.position(), durable.load(SeqCst));
+            });
+        }
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut ids = Vec::new();
+        for _ in 0..3000 {
+            let mut payload = vec![0; rng.random_range(0..9000)];
+            rng.fill_bytes(&mut payload);
+            let body = Body::Inline { crc: crc32c(&payload), bytes: payload.clone().into() };
+            let staged = if ids.len() < 20 {
+                let put = PutRequest { token: Token::default(), body, reserve: None, lane: 0 };
+                mount.stage_put(put).unwrap()
+            } else {
+                let id = &ids[rng.random_range(0..ids.len())];
+                mount.stage_modify(id, Token::default(), body, None).unwrap()
+            };
+            ids.push(staged.id);
+            truth.lock().unwrap().insert(staged.sequence, payload);
+            mount.commit().unwrap();
+            durable.store(mount.durable(), SeqCst);
+            if mount.checkpoint_due() {
+                mount.finish_checkpoint().unwrap();
+            }
+            mount.maintain().unwrap();
+            durable.store(mount.durable(), SeqCst);
+        }
+        done.store(true, SeqCst);
+    });
 }
