@@ -6,15 +6,23 @@
 //! | [`opver`] | how a tag is written for people |
 //! | [`coverage`] | what "has applied without a gap" means; all else compares coverages |
 //! | [`reuse`] | when a place that nobody needs may be used again (R12) |
+//! | [`tenancy`] | which tenant of a place stands, and whose records are dropped |
+//! | [`archive`] | which loser of a conflict is kept |
+//! | [`members`] | join, forget, who owns what is orphaned, when a vector may shrink |
+//! | [`evidence`] | when "not found" may be said |
 //! | [`view`] | what a tracker publishes, what a storage says of itself |
 //! | [`liveness`] | who is up, with hysteresis |
 //! | [`nodes`] | the tracker's node table: admission, duplicates, the view made from it |
 //! | [`routing`] | which storage a request goes to, and where else |
+pub mod archive;
 pub mod coverage;
+pub mod evidence;
 pub mod liveness;
+pub mod members;
 pub mod nodes;
 pub mod opver;
 pub mod reuse;
 pub mod routing;
+pub mod tenancy;
 pub mod version;
 pub mod view;
