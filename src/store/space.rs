@@ -4,7 +4,7 @@
 //! waiting, or free, never two of them. Memory is per hole, not per object (P8).
 
 use crate::format::checkpoint::FreedPlace;
-use crate::format::ids::{ChunkNumber, Sequence};
+use crate::format::ids::{ChunkNumber, Place, Sequence};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A hole of at least this many units (32 KiB) gives its blocks back to the file system.
@@ -163,11 +163,17 @@ impl Space {
         self.waiting.iter()
     }
 
-    /// The hole or waiting place that covers this unit: its end.
+    /// Whether this unit is in a hole or in a waiting place.
     #[must_use]
-    pub fn free_until(&self, chunk: ChunkNumber, offset: u32) -> Option<u32> {
-        let (&(c, at), &len) = self.by_place.range(..=(chunk, offset)).next_back()?;
-        (c == chunk && at + len > offset).then_some(at + len)
+    pub fn is_free(&self, chunk: ChunkNumber, offset: u32) -> bool {
+        let before = self.by_place.range(..=(chunk, offset)).next_back();
+        let in_hole = before.is_some_and(|(&(c, at), &len)| c == chunk && at + len > offset);
+        in_hole
+            || self.waiting.iter().any(|freed| {
+                let Place { address, capacity_units } = freed.place;
+                let at = address.offset_units;
+                address.chunk == chunk && (at..at + capacity_units).contains(&offset)
+            })
     }
 
     /// (holes, units in them, units that wait).
@@ -180,7 +186,7 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::ids::{Address, Place};
+    use crate::format::ids::Address;
     use proptest::prelude::*;
 
     fn freed(chunk: u32, offset_units: u32, capacity_units: u32, superseded_by: u64) -> FreedPlace {
