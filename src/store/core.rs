@@ -4,7 +4,7 @@
 //! Invariants: a record is applied only after it is durable in the log (R8); applying is idempotent; the content of a
 //! moved object is written before the home header that names it.
 
-use super::chunks::Chunks;
+use super::chunks::{ALLOCATE_STEP, Chunks};
 use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::options::{MountOptions, Planted};
@@ -253,7 +253,8 @@ impl<D: Disk> Core<D> {
     /// The file's length may not have survived a power cut.
     fn ensure_allocated(&mut self, image: &SlotImage, payload: usize) -> StoreResult<()> {
         let len = (image.header.len() + payload) as u64;
-        self.chunks.reserve(image.address.chunkfile(), image.address.offset(), len, false)
+        let (id, offset) = (image.address.chunkfile(), image.address.offset());
+        self.chunks.reserve(id, offset, len, false, ALLOCATE_STEP)
     }
 
     /// Whether a slot must be written again: not if it holds this version, or a later one of the same log, with header
