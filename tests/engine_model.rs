@@ -10,6 +10,7 @@ use folio::format::ids::Token;
 use folio::format::label::Label;
 use folio::format::paths;
 use folio::format::single::TrailerBuilder;
+use folio::format::slot::HEADER_LEN;
 use folio::store::clock::{Clock, ManualClock};
 use folio::store::disk::{Disk, DiskFile, Open};
 use folio::store::error::StoreError;
@@ -204,14 +205,58 @@ impl World {
         for id in self.gone.clone() {
             let read = self.read(&id);
             assert!(matches!(read, Err(StoreError::NotFound { .. })), "{id:?}: {read:?}");
+            assert!(self.mount().is_gone(&id).unwrap());
         }
         for id in self.deleted.keys().copied().collect::<Vec<_>>() {
             assert!(matches!(self.read(&id), Err(StoreError::NotFound { deleted: true })));
         }
+        self.check_lost_headers();
         let counters = self.mount().stats().counters;
         assert_eq!(counters.live_objects, self.live.len() as u64);
         let bytes: usize = self.live.values().map(Vec::len).sum();
         assert_eq!(counters.live_bytes, bytes as u64);
+    }
+}
+
+impl World {
+    /// Takes the home headers of some objects away, each in another manner: damage, and never "not found".
+    fn check_lost_headers(&mut self) {
+        for manner in 0..6 {
+            let (Some(id), Some(other)) = (self.some(|w| &w.live), self.some(|w| &w.live)) else {
+                return;
+            };
+            let file = |id: &ObjectId| {
+                let path = paths::chunk(id.home().address.chunkfile());
+                self.disk.open(&path, Open::Write).unwrap()
+            };
+            let (home, at) = (file(&id), id.home().address.offset());
+            let mut good = [0; HEADER_LEN];
+            home.read_full_at(at, &mut good).unwrap();
+            let mut bad = good;
+            match manner {
+                0 => bad[self.rng.random_range(0..4)] ^= 1 << self.rng.random_range(0..8),
+                1 => bad[self.rng.random_range(4..HEADER_LEN)] ^= 1,
+                2 => bad.fill(0),
+                3 => self.rng.fill_bytes(&mut bad),
+                4 => bad[..64].fill(0),
+                _ if other == id => continue,
+                _ => {
+                    file(&other).read_full_at(other.home().address.offset(), &mut bad).unwrap();
+                }
+            }
+            home.write_all_at(at, &bad).unwrap();
+            let damaged = |read: Result<_, StoreError>, what: &str| {
+                assert!(
+                    matches!(read, Err(StoreError::Damaged(_))),
+                    "{what} {id:?}, manner {manner}: {read:?}"
+                );
+            };
+            damaged(self.read(&id).map(|_| ()), "read");
+            assert!(!self.mount().is_gone(&id).unwrap(), "{id:?}, manner {manner}");
+            let token = self.token();
+            damaged(self.mount().stage_delete(&id, token, None).map(|_| ()), "delete");
+            home.write_all_at(at, &good).unwrap();
+        }
     }
 }
 

@@ -8,12 +8,14 @@
 mod common;
 
 use common::{Client, Node, content, outcome_of, settings};
+use folio::format::file_id::ObjectId;
 use folio::messages::error::ErrorCode;
 use folio::messages::frame::{FLAG_STREAMED, Kind, Meta};
 use folio::messages::heads::{Df, DfAnswer, Get, List, ListAnswer, Put, Stat, StatAnswer, Written};
 use folio::messages::opcode::{Opcode, Role};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -384,4 +386,50 @@ fn start_error(settings: folio::settings::StorageSettings) -> String {
     })
     .join()
     .expect("no panic")
+}
+
+/// A header that is gone from its place is damage, whatever stands there now; a purged id stays "not found" whatever
+/// comes to its place.
+#[test]
+fn a_lost_header_is_never_taken_for_an_object_that_never_was() {
+    let dir = tempfile::tempdir().expect("dir");
+    let node = Node::start(dir.path(), 1, &[("store.undelete_window", "0s")]);
+    let mut client = node.client();
+    let ids: Vec<_> = (0..20).map(|n| client.put(&content(n, 3000)).expect("stored").id).collect();
+    let at = |id: &folio::messages::heads::IdBytes| {
+        let home = ObjectId::decode(id).expect("an id").home().address;
+        let path = dir.path().join("m0").join(folio::format::paths::chunk(home.chunkfile()));
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).expect("open");
+        (file, home.offset())
+    };
+    let (file, offset) = at(&ids[7]);
+    let mut good = [0; 192];
+    file.read_exact_at(&mut good, offset).expect("read");
+    let (mut flipped, mut other) = (good, [0; 192]);
+    flipped[2] ^= 0x10;
+    file.read_exact_at(&mut other, at(&ids[8]).1).expect("read");
+    for bad in [flipped, [0; 192], [0x5a; 192], other] {
+        file.write_all_at(&bad, offset).expect("write");
+        assert_eq!(client.get(&ids[7]), Err(ErrorCode::Damaged));
+        let stat = Stat { id: ids[7], local_only: true };
+        let request = client.send(Opcode::Stat, 0, &stat, b"");
+        assert_eq!(client.outcome::<StatAnswer>(request).err(), Some(ErrorCode::Damaged));
+        assert_eq!(client.modify(&ids[7], b"new").err(), Some(ErrorCode::Damaged));
+        assert_eq!(client.delete(&ids[7]).err(), Some(ErrorCode::Damaged));
+    }
+    file.write_all_at(&good, offset).expect("write");
+    assert_eq!(client.get(&ids[7]).expect("read"), content(7, 3000));
+
+    for id in &ids {
+        client.delete(id).expect("deleted");
+    }
+    // Larger ones: the homes of the old ones end up inside their content.
+    let newer: Vec<_> =
+        (0..40).map(|n| client.put(&content(n, 7000)).expect("stored").id).collect();
+    for id in &ids {
+        assert_eq!(client.get(id), Err(ErrorCode::NotFound));
+    }
+    for (n, id) in newer.iter().enumerate() {
+        assert_eq!(client.get(id).expect("read"), content(n, 7000));
+    }
 }

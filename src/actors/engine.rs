@@ -59,6 +59,12 @@ pub trait Engine: Send + 'static {
     /// # Errors
     /// Refused: nothing was changed.
     fn stage_undelete(&mut self, id: &ObjectId, token: Token) -> StoreResult<Staged>;
+    /// Whether there is a reason for the home of an object to hold no header of it; else it is damaged. See
+    /// [`Mount::is_gone`].
+    ///
+    /// # Errors
+    /// The mount is fenced, or cannot be read.
+    fn is_gone(&mut self, id: &ObjectId) -> StoreResult<bool>;
     /// Whether anything waits for [`Engine::commit`].
     fn has_staged(&self) -> bool;
     /// Whether the batch should be written without waiting for more.
@@ -144,6 +150,10 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn stage_undelete(&mut self, id: &ObjectId, token: Token) -> StoreResult<Staged> {
         Self::stage_undelete(self, id, token)
+    }
+
+    fn is_gone(&mut self, id: &ObjectId) -> StoreResult<bool> {
+        Self::is_gone(self, id)
     }
 
     fn has_staged(&self) -> bool {

@@ -139,10 +139,15 @@ impl GetJob {
         }
     }
 
-    /// In line with the changes.
-    pub fn run_settled(mut self) {
+    /// In line with the changes. `is_gone` says whether the mount knows a reason for finding nothing.
+    pub fn run_settled(mut self, is_gone: impl FnOnce(&ObjectId) -> bool) {
         if let Err(error) = self.read() {
-            let error = error.settled();
+            let error = match error {
+                ReadError::Unsettled(_) if is_gone(&self.id) => {
+                    ReadError::NotFound { deleted: false }
+                }
+                other => other.settled(),
+            };
             if matches!(error, ReadError::Damaged(_)) {
                 tracing::error!(mount = self.mount.index, id = ?self.id, %error, "damage found");
             }

@@ -11,7 +11,7 @@ use super::mount_room::MountRoom;
 use super::reply::{Copies, Reply};
 use super::session::Problem;
 use crate::cluster::acks::Wanted;
-use crate::cluster::members::{Source, learn, learn_all};
+use crate::cluster::meeting::{Source, learn, learn_all};
 use crate::cluster::reuse::MemberReport;
 use crate::format::ids::{LogId, MachineId, Position, Sequence};
 use crate::format::members::Member;

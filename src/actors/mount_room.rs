@@ -147,7 +147,8 @@ impl MountRoom {
             }
             Task::Read(job) => {
                 // No change is in flight on this thread between two messages, so what is read now is settled.
-                job.run_settled();
+                let engine = self.engine.as_mut();
+                job.run_settled(|id| engine.is_some_and(|e| e.is_gone(id).unwrap_or(false)));
                 false
             }
         }

@@ -14,7 +14,7 @@ use super::peers::{Peer, SyncState};
 use super::session::Problem;
 use super::shared_mount::SharedMount;
 use super::storage_room::StorageRoom;
-use crate::cluster::members::{LOG_IDS_MAX, MEMBERS_MAX};
+use crate::cluster::meeting::{LOG_IDS_MAX, MEMBERS_MAX};
 use crate::cluster::reuse::MemberReport;
 use crate::cluster::view::MountState;
 use crate::format::crc::crc32c;

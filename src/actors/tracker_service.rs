@@ -48,6 +48,7 @@ impl From<NoRoute> for Problem {
             NoRoute::NoStorages => {
                 (ErrorCode::Unavailable, "start a storage that names this tracker")
             }
+            NoRoute::Full { .. } => (ErrorCode::NoSpace, "make room, or add a mount or a storage"),
             NoRoute::NotWritable { .. } | NoRoute::AllDown { .. } => {
                 (ErrorCode::Unavailable, "see `nodes` and `mounts` on the tracker's console")
             }

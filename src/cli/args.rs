@@ -60,7 +60,7 @@ pub(super) enum Command {
     Undelete(Undelete),
     /// Tell what is known about an object
     Stat(Stat),
-    /// List every live object
+    /// List every live object; its id comes without an extension
     List(List),
     /// Show the space of the cluster
     Df,

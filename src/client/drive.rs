@@ -86,7 +86,10 @@ impl From<NoRoute> for Nowhere {
                 "check that this is the cluster of the id, and that its storages run",
             ),
             NoRoute::NotWritable { .. } => {
-                (ErrorCode::Unavailable, SETTLE, "make room, or add a mount or a storage")
+                (ErrorCode::Unavailable, SETTLE, "see what the trackers' consoles say of it")
+            }
+            NoRoute::Full { .. } => {
+                (ErrorCode::NoSpace, SETTLE, "make room, or add a mount or a storage")
             }
             NoRoute::AllDown { .. } => {
                 (ErrorCode::Unavailable, SETTLE, "start the storage again, or mend its mount")

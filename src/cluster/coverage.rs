@@ -13,7 +13,7 @@ use crate::format::ids::{LogId, MachineId, Position, Sequence};
 /// (machine, log id) -> sequence. Absent means 0.
 ///
 /// Travels as a list of positions.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "Vec<Position>", into = "Vec<Position>")]
 pub struct Coverage {
     entries: BTreeMap<(MachineId, LogId), Sequence>,

@@ -1,149 +1,158 @@
-//! Who mirrors a mount: lists of members that meet become one list.
+//! Who belongs to the syncgroup: join, a new life of a log, forget; and what follows for writes (design section 6).
+//!
+//! **The first record of every life of a log announces the machine that owns it.** So "knows that life" is "covers
+//! something of that log", and no second bookkeeping is needed: a coverage names exactly the lives its owner knows.
 //!
 //! Invariants
-//! - Nobody is ever dropped by meeting (only `forget` does that), and no log id of a member either.
-//! - What a member says of itself stands: address, uuids, and which of its logs is the current one. What others say of
-//!   it only fills gaps.
-//! - Members stand in the order of their machine ids; the same facts make the same list on every machine.
+//! - A machine without an announcement at all live members takes no writes; absent ones learn of it before they take
+//!   writes again, because they catch up first (the barrier).
+//! - A member counts until its forget is complete everywhere that counts: until then it holds back reuse and pruning.
+//! - Who has applied a `forget` takes nothing from that machine any more, in whatever life before it; the records of
+//!   its logs come from the others only. When all others hold the same prefix, that is all there will ever be.
+//! - Vector entries of forgotten logs are *compared* like any others. Leaving them out would let a version that never
+//!   heard of a forgotten machine's last edit pass for one that did, and lose that edit without a trace. They vanish
+//!   by themselves: once the machine is no member, the next edits of the object drop them.
 
-use crate::format::ids::{LogId, MachineId};
-use crate::format::members::Member;
+use std::collections::BTreeSet;
 
-/// Most members of one mount: a syncgroup has a handful, and a label is bounded (P7).
-pub const MEMBERS_MAX: usize = 64;
-/// Most logs that are remembered of one member.
-pub const LOG_IDS_MAX: usize = 256;
+use crate::format::ids::{LogId, MachineId, Position, Version};
 
-/// Who says it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The member itself.
-    Itself,
-    /// Somebody else.
-    Others,
+use super::coverage::Coverage;
+
+/// Whether `vector` may shrink when `prev` is edited: every configured member, ourselves included, is known to have
+/// applied `prev` and everything it was made in the knowledge of.
+///
+/// `coverages` has one element for each configured member; `None` for one that has not reported since we started.
+#[must_use]
+pub fn every_member_covers<'a>(
+    prev: &Version,
+    coverages: impl IntoIterator<Item = Option<&'a Coverage>>,
+) -> bool {
+    coverages.into_iter().all(|coverage| {
+        coverage.is_some_and(|coverage| prev.vector.iter().all(|entry| coverage.covers(*entry)))
+    })
 }
 
-/// Takes over what is said of one member; `true` if that changed anything.
-pub fn learn(members: &mut Vec<Member>, said: &Member, source: Source) -> bool {
-    let mut said = said.clone();
-    said.log_ids.retain(|id| *id != 0);
-    said.log_ids.truncate(LOG_IDS_MAX);
-    match members.binary_search_by_key(&said.machine, |member| member.machine) {
-        Err(_) if said.machine == 0 || members.len() >= MEMBERS_MAX => false,
-        Err(at) => {
-            members.insert(at, said);
-            true
-        }
-        Ok(at) => members.get_mut(at).is_some_and(|known| {
-            let before = known.clone();
-            known.log_ids = join_logs(&known.log_ids, &said.log_ids, source);
-            let fill = |known: &mut [u8; 16], said: [u8; 16]| {
-                if said != [0; 16] && (source == Source::Itself || *known == [0; 16]) {
-                    *known = said;
-                }
-            };
-            fill(&mut known.mount_uuid, said.mount_uuid);
-            fill(&mut known.instance, said.instance);
-            if !said.address.is_empty() && (source == Source::Itself || known.address.is_empty()) {
-                known.address = said.address;
+/// Whether a machine whose log begins with its announcement may take its first write: all *live* members have applied
+/// the announcement. `live`: the coverages they report, our own not needed.
+#[must_use]
+pub fn is_announced<'a>(
+    machine: MachineId,
+    log_id: LogId,
+    live: impl IntoIterator<Item = &'a Coverage>,
+) -> bool {
+    live.into_iter().all(|coverage| coverage.get(machine, log_id) > 0)
+}
+
+/// A logged `forget` of a member.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Forget {
+    /// The member to be forgotten.
+    pub machine: MachineId,
+    /// Its lives: every log id that it has ever announced to whoever logged this.
+    pub log_ids: BTreeSet<LogId>,
+    /// Where the forget is logged: who covers this knows of it.
+    pub at: Position,
+}
+
+impl Forget {
+    /// Whether a batch or a connection of this life is refused by somebody who has applied this forget. A life that
+    /// it does not name is a blank return of the machine: that one may join.
+    #[must_use]
+    pub fn refuses(&self, machine: MachineId, log_id: LogId) -> bool {
+        machine == self.machine && self.log_ids.contains(&log_id)
+    }
+
+    /// Whether the forget is complete: all other configured members know of it, and hold the same prefix of the
+    /// forgotten logs. `others`: the coverage that each of them reports, `None` for one that has not reported.
+    #[must_use]
+    pub fn is_complete<'a>(&self, others: impl IntoIterator<Item = Option<&'a Coverage>>) -> bool {
+        let mut first: Option<&Coverage> = None;
+        for coverage in others {
+            let Some(coverage) = coverage else { return false };
+            if !coverage.covers(self.at) {
+                return false;
             }
-            *known != before
-        }),
+            let reference = *first.get_or_insert(coverage);
+            let same = |log_id: &LogId| {
+                coverage.get(self.machine, *log_id) == reference.get(self.machine, *log_id)
+            };
+            if !self.log_ids.iter().all(same) {
+                return false;
+            }
+        }
+        true
     }
 }
 
-/// Takes over a whole list that somebody keeps; `true` if that changed anything. What it says of `except` is left out:
-/// a machine knows best about itself.
-pub fn learn_all(members: &mut Vec<Member>, said: &[Member], except: &[MachineId]) -> bool {
-    let mut changed = false;
-    for member in said.iter().filter(|member| !except.contains(&member.machine)) {
-        changed |= learn(members, member, Source::Others);
+/// Who decides alone for the objects created by `creator` (compare-and-swap, purge): the creator while it is
+/// configured, else the lowest configured member.
+#[must_use]
+pub fn owner(creator: MachineId, configured: &BTreeSet<MachineId>) -> MachineId {
+    if configured.contains(&creator) {
+        return creator;
     }
-    changed
-}
-
-/// All logs of both lists, the current one last.
-fn join_logs(known: &[LogId], said: &[LogId], source: Source) -> Vec<LogId> {
-    let newer = source == Source::Itself
-        || known.is_empty()
-        || known.last().is_some_and(|last| said.contains(last));
-    let (first, then) = if newer { (known, said) } else { (said, known) };
-    let mut all: Vec<LogId> = first.iter().copied().filter(|id| !then.contains(id)).collect();
-    all.extend_from_slice(then);
-    let too_many = all.len().saturating_sub(LOG_IDS_MAX);
-    all.drain(..too_many);
-    all
+    configured.first().copied().unwrap_or(creator)
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::cluster::version::{Edit, next_version};
+
     use super::*;
 
-    fn member(machine: MachineId, log_ids: &[LogId]) -> Member {
-        Member {
-            machine,
-            address: format!("10.0.0.{machine}:7411"),
-            mount_uuid: [1; 16],
-            instance: [2; 16],
-            log_ids: log_ids.to_vec(),
-        }
+    const fn at(machine: MachineId, sequence: u64) -> Position {
+        Position { machine, log_id: 1, sequence }
+    }
+
+    fn covering(positions: &[Position]) -> Coverage {
+        positions.iter().copied().collect()
     }
 
     #[test]
-    fn founders_that_meet_become_one_group_and_agree() {
-        let (mut a, mut b) = (vec![member(1, &[10])], vec![member(2, &[20])]);
-        let (said_a, said_b) = (a.clone(), b.clone());
-        assert!(learn_all(&mut a, &said_b, &[1]));
-        assert!(learn_all(&mut b, &said_a, &[2]));
-        assert_eq!(a, b);
-        assert_eq!(a, [member(1, &[10]), member(2, &[20])]);
-        assert!(!learn_all(&mut a, &said_b, &[1]), "nothing new is no change");
+    fn a_vector_is_kept_while_one_member_may_lack_an_ancestor() {
+        let first = next_version(None, Edit::Content, at(1, 5), true, false);
+        let second = next_version(Some(&first), Edit::Content, at(2, 3), false, true);
+        let all = covering(&[at(1, 5), at(2, 3)]);
+        let only_the_last = covering(&[at(2, 3)]);
+        assert!(every_member_covers(&second, [Some(&all), Some(&all)]));
+        assert!(!every_member_covers(&second, [Some(&all), Some(&only_the_last)]));
+        assert!(!every_member_covers(&second, [Some(&all), None]), "silence is no coverage");
     }
 
     #[test]
-    fn a_machine_that_came_back_blank_keeps_its_former_log_and_gains_the_new_one() {
-        let mut members = vec![member(1, &[10]), member(2, &[20])];
-        let mut back = member(2, &[21]);
-        back.instance = [9; 16];
-        back.address = "10.0.0.22:7411".to_owned();
-        assert!(learn(&mut members, &back, Source::Itself));
-        assert_eq!(members[1].log_ids, [20, 21], "the current one last");
-        assert_eq!((members[1].instance, members[1].address.as_str()), ([9; 16], "10.0.0.22:7411"));
-        // Somebody who has not heard of it yet changes nothing.
-        assert!(!learn(&mut members, &member(2, &[20]), Source::Others));
-        assert_eq!(members[1].log_ids, [20, 21]);
-        // Somebody who knows of one more life passes it on.
-        assert!(learn(&mut members, &member(2, &[20, 21, 22]), Source::Others));
-        assert_eq!(members[1].log_ids, [20, 21, 22]);
-        assert_eq!(members[1].instance, [9; 16], "hearsay replaces no fact");
+    fn a_machine_that_nobody_has_heard_of_takes_no_writes() {
+        let knows = covering(&[at(3, 1)]);
+        assert!(is_announced(3, 1, [&knows, &knows]));
+        assert!(!is_announced(3, 1, [&knows, &Coverage::new()]));
+        assert!(!is_announced(3, 2, [&knows]), "an announcement counts for its own life only");
     }
 
     #[test]
-    fn hearsay_fills_gaps_only() {
-        let blank = Member { mount_uuid: [0; 16], log_ids: Vec::new(), ..member(3, &[]) };
-        let mut members = vec![blank];
-        assert!(learn(&mut members, &member(3, &[30]), Source::Others));
-        assert_eq!(members, [member(3, &[30])]);
-        let nothing = Member {
-            address: String::new(),
-            instance: [0; 16],
-            mount_uuid: [0; 16],
-            ..member(3, &[])
-        };
-        assert!(!learn(&mut members, &nothing, Source::Itself));
+    fn a_forget_waits_until_all_others_hold_the_same_of_the_forgotten_logs() {
+        let forget = Forget { machine: 3, log_ids: BTreeSet::from([1, 4]), at: at(1, 9) };
+        let here = covering(&[at(1, 9), at(3, 7)]);
+        let there = covering(&[at(1, 9), at(2, 1), at(3, 7)]);
+        let behind = covering(&[at(1, 9), at(3, 6)]);
+        let unaware = covering(&[at(1, 8), at(3, 7)]);
+        assert!(forget.is_complete([Some(&here), Some(&there)]));
+        assert!(!forget.is_complete([Some(&here), Some(&behind)]));
+        assert!(!forget.is_complete([Some(&behind), Some(&here)]));
+        assert!(!forget.is_complete([Some(&here), Some(&unaware)]));
+        assert!(!forget.is_complete([Some(&here), None]));
     }
 
     #[test]
-    fn a_flood_of_names_stays_bounded() {
-        let mut members = Vec::new();
-        for machine in 0..1000 {
-            learn(&mut members, &member(machine, &[1]), Source::Others);
-        }
-        assert_eq!(members.len(), MEMBERS_MAX);
-        for id in 1..2000 {
-            learn(&mut members, &member(1, &[id]), Source::Itself);
-        }
-        assert_eq!(members[0].log_ids.len(), LOG_IDS_MAX);
-        assert_eq!(members[0].log_ids.last(), Some(&1999));
+    fn a_forgotten_machine_returns_blank_only() {
+        let forget = Forget { machine: 3, log_ids: BTreeSet::from([1, 4]), at: at(1, 9) };
+        assert!(forget.refuses(3, 1) && forget.refuses(3, 4));
+        assert!(!forget.refuses(3, 5) && !forget.refuses(2, 1));
+    }
+
+    #[test]
+    fn what_a_forgotten_machine_owned_passes_to_the_lowest_member() {
+        let configured = BTreeSet::from([2, 3]);
+        assert_eq!((owner(1, &configured), owner(3, &configured)), (2, 3));
+        assert_eq!(owner(1, &BTreeSet::new()), 1);
     }
 }

@@ -6,19 +6,26 @@
 //! | [`opver`] | how a tag is written for people |
 //! | [`coverage`] | what "has applied without a gap" means; all else compares coverages |
 //! | [`acks`] | when a change may be acknowledged, and with how many copies (P1) |
-//! | [`members`] | what becomes of two lists of members that meet |
+//! | [`meeting`] | what becomes of two lists of members that meet |
 //! | [`relay`] | which logs of third machines are passed on |
 //! | [`lag`] | how far a mirror is behind |
 //! | [`reuse`] | when a place that nobody needs may be used again (R12) |
+//! | [`tenancy`] | which tenant of a place stands, and whose records are dropped |
+//! | [`archive`] | which loser of a conflict is kept |
+//! | [`members`] | join, forget, who owns what is orphaned, when a vector may shrink |
+//! | [`evidence`] | when "not found" may be said |
 //! | [`view`] | what a tracker publishes, what a storage says of itself |
 //! | [`liveness`] | who is up, with hysteresis |
 //! | [`nodes`] | the tracker's node table: admission, duplicates, the view made from it |
 //! | [`routing`] | which storage a request goes to, and where else |
 //! | [`takeover`] | who may change an object, and when a mirror does |
 pub mod acks;
+pub mod archive;
 pub mod coverage;
+pub mod evidence;
 pub mod lag;
 pub mod liveness;
+pub mod meeting;
 pub mod members;
 pub mod nodes;
 pub mod opver;
@@ -26,5 +33,6 @@ pub mod relay;
 pub mod reuse;
 pub mod routing;
 pub mod takeover;
+pub mod tenancy;
 pub mod version;
 pub mod view;

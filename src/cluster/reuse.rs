@@ -2,15 +2,22 @@
 //!
 //! A round goes through two waits:
 //! 1. every configured member reports durable coverage of the edits that superseded the places of the round (`goal`);
-//!    the report that shows it also carries that member's own log tails; all of them together are `W`;
+//!    all that these reports cover, and the tails of the members' own logs, together are `W`;
 //! 2. every member covers `W`.
 //!
 //! Then the owner of the places looks again: still unused = free. One wait is not enough: a member may have edited in
-//! the old place before it heard of the move; that edit lies at or below the tail which it reported in wait 1.
+//! the old place before it heard of the move; that edit is in `W`. Tails of the members' own logs alone are not
+//! enough either: the early edit may be one of a log whose machine has lost it since, held by a third one.
+//!
+//! What a member reported holds only while it keeps its disk. A member that lost it may come back, by a copy of a
+//! mirror that lags, to a state before the move, and edit in the old place under a new log id. Hence:
+//! **a log that is not in everybody's first report begins the round again.** Every life of a log begins with a record
+//! (see [`super::members`]), so no life goes unnoticed.
 //!
 //! Invariants
 //! - Rounds are numbered from 1 and complete in order. A place superseded while round n gathers is free to be looked
-//!   at when `completed() >= n`, never before.
+//!   at when `completed() >= n`, never before. A place that is superseded *again* waits for the later round: the
+//!   number that the last supersession returned counts, and a place that came into use again waits for none.
 //! - A change of the members starts the running round's first wait again; an absent member delays and never shortens.
 //! - No memory per place: who supersedes remembers the round's number, this machine remembers only coverages (P8).
 //! - A sole member needs the first wait only: "durable and applied here". Nobody else could have edited.
@@ -30,7 +37,7 @@ pub struct MemberReport {
 }
 
 /// The rounds of one mount.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reuse {
     members: BTreeSet<MachineId>,
     completed: u64,
@@ -39,17 +46,17 @@ pub struct Reuse {
 }
 
 /// A round in its first or second wait.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Round {
     /// The edits which superseded the places of the round.
     goal: Coverage,
-    /// Wait 1: members that cover the goal, with the tails they reported then.
-    tails: BTreeMap<MachineId, Coverage>,
-    /// Wait 2: all tails together, and who does not cover them yet.
+    /// Wait 1: members that cover the goal, with all that they reported then.
+    first: BTreeMap<MachineId, Coverage>,
+    /// Wait 2: all of it together, and who does not cover it yet.
     second: Option<Second>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Second {
     w: Coverage,
     missing: BTreeSet<MachineId>,
@@ -57,7 +64,16 @@ struct Second {
 
 impl Round {
     const fn new(goal: Coverage) -> Self {
-        Self { goal, tails: BTreeMap::new(), second: None }
+        Self { goal, first: BTreeMap::new(), second: None }
+    }
+
+    /// All that the first reports cover together: `W`, once every member has one.
+    fn reach(&self) -> Coverage {
+        let mut all = Coverage::new();
+        for reach in self.first.values() {
+            all.join(reach);
+        }
+        all
     }
 }
 
@@ -110,7 +126,11 @@ impl Reuse {
             None => Vec::new(),
             Some(Round { second: Some(second), .. }) => second.missing.iter().copied().collect(),
             Some(round) => {
-                self.members.iter().filter(|m| !round.tails.contains_key(m)).copied().collect()
+                let w = round.reach();
+                let lags = |m: &&MachineId| {
+                    round.first.get(m).is_none_or(|reach| !names_all_logs(reach, &w))
+                };
+                self.members.iter().filter(lags).copied().collect()
             }
         }
     }
@@ -148,26 +168,32 @@ fn advance(
     report: &MemberReport,
     sole: bool,
 ) -> bool {
+    let mut reach = report.coverage.clone();
+    reach.join(&report.tails);
     if let Some(second) = &mut round.second {
-        if report.coverage.covers_all(&second.w) {
-            second.missing.remove(&member);
+        if names_all_logs(&second.w, &reach) {
+            if report.coverage.covers_all(&second.w) {
+                second.missing.remove(&member);
+            }
+            return second.missing.is_empty();
         }
-        return second.missing.is_empty();
+        // A log that was born since: whoever owns it may have forgotten what it had reported.
+        *round = Round::new(std::mem::take(&mut round.goal));
     }
     if !report.coverage.covers_all(&round.goal) {
+        round.first.remove(&member);
         return false;
     }
-    // The first report that covers the goal is as good as any later one: the tail of that instant counts.
-    round.tails.entry(member).or_insert_with(|| report.tails.clone());
-    if !members.iter().all(|m| round.tails.contains_key(m)) {
+    round.first.insert(member, reach);
+    if !members.iter().all(|m| round.first.contains_key(m)) {
         return false;
     }
     if sole {
         return true;
     }
-    let mut w = Coverage::new();
-    for tails in round.tails.values() {
-        w.join(tails);
+    let w = round.reach();
+    if !round.first.values().all(|reach| names_all_logs(reach, &w)) {
+        return false;
     }
     let mut second = Second { w, missing: members.clone() };
     if report.coverage.covers_all(&second.w) {
@@ -176,6 +202,11 @@ fn advance(
     let done = second.missing.is_empty();
     round.second = Some(second);
     done
+}
+
+/// Whether `known` names every log that `named` names, however far it reaches.
+fn names_all_logs(known: &Coverage, named: &Coverage) -> bool {
+    named.iter().all(|position| known.get(position.machine, position.log_id) > 0)
 }
 
 #[cfg(test)]
@@ -207,7 +238,7 @@ mod tests {
     fn an_edit_made_in_the_old_place_before_the_move_was_heard_holds_the_place_back() {
         let mut reuse = Reuse::new([1, 2]);
         let round = reuse.superseded(at(1, 10));
-        assert_eq!(reuse.report(1, &says(&[at(1, 10)], at(1, 10))), None);
+        assert_eq!(reuse.report(1, &says(&[at(1, 10), at(2, 6)], at(1, 10))), None);
         // Member 2 hears of the move, having edited in the old place at 2:7.
         assert_eq!(reuse.report(2, &says(&[at(1, 10), at(2, 7)], at(2, 7))), None);
         assert_eq!(reuse.report(1, &says(&[at(1, 11), at(2, 6)], at(1, 11))), None);
@@ -230,6 +261,44 @@ mod tests {
         }
         assert_eq!(reuse.waiting_for(), [3]);
         assert_eq!(reuse.completed(), 0);
+    }
+
+    #[test]
+    fn an_early_edit_of_a_lost_log_that_a_third_machine_holds_is_waited_for() {
+        let mut reuse = Reuse::new([1, 2, 3]);
+        let round = reuse.superseded(at(1, 10));
+        // 3:4 was made in the old place; its machine lost it, and only 2 has received it.
+        let knows = |third| says(&[at(1, 10), at(2, 1), at(3, third)], at(1, 10));
+        assert_eq!(reuse.report(1, &knows(3)), None);
+        assert_eq!(reuse.report(3, &knows(3)), None);
+        assert_eq!(reuse.report(2, &knows(4)), None);
+        assert_eq!(reuse.report(1, &knows(3)), None);
+        assert_eq!(reuse.report(3, &knows(4)), None);
+        assert_eq!(reuse.waiting_for(), [1]);
+        assert_eq!(reuse.report(1, &knows(4)), Some(round));
+    }
+
+    #[test]
+    fn what_a_member_reported_before_it_lost_its_disk_counts_for_nothing() {
+        let mut reuse = Reuse::new([1, 2, 3]);
+        let round = reuse.superseded(at(1, 10));
+        let knows = says(&[at(1, 10), at(2, 1), at(3, 1)], at(1, 10));
+        for member in [1, 2, 3] {
+            assert_eq!(reuse.report(member, &knows), None);
+        }
+        assert_eq!(reuse.report(1, &knows), None);
+        // 3 is back from a copy that lagged, and has edited in the old place in its new life.
+        let reborn = Position { machine: 3, log_id: 9, sequence: 2 };
+        let mut back = knows.clone();
+        back.coverage.raise(reborn);
+        assert_eq!(reuse.report(3, &back), None);
+        assert_eq!(reuse.report(2, &knows), None);
+        assert_eq!(reuse.report(1, &knows), None);
+        assert_eq!(reuse.waiting_for(), [1, 2], "both must have heard of the new life");
+        assert_eq!(reuse.report(2, &back), None);
+        assert_eq!(reuse.report(1, &back), None);
+        assert_eq!(reuse.report(2, &back), None);
+        assert_eq!(reuse.report(3, &back), Some(round));
     }
 
     #[test]

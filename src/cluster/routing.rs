@@ -68,7 +68,7 @@ impl Route {
     }
 }
 
-/// Why there is nowhere to go. All of them are exit 5.
+/// Why there is nowhere to go. All of them are exit 5, but [`NoRoute::Full`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoRoute {
     /// No storage has registered at all.
@@ -106,6 +106,14 @@ pub enum NoRoute {
         /// Each storage with the reason.
         down: Vec<Down>,
     },
+    /// Nobody has room for a new object: for the caller the same as a storage that says so itself.
+    #[error("no space in group {group}: {}", join(down))]
+    Full {
+        /// Group.
+        group: String,
+        /// Each storage with its mounts.
+        down: Vec<Down>,
+    },
     /// Nobody of the id's syncgroup is up.
     #[error("no storage that may hold it is up: {}", join(down))]
     AllDown {
@@ -119,7 +127,9 @@ impl NoRoute {
     #[must_use]
     pub fn down(&self) -> &[Down] {
         match self {
-            Self::NotWritable { down, .. } | Self::AllDown { down } => down,
+            Self::NotWritable { down, .. } | Self::Full { down, .. } | Self::AllDown { down } => {
+                down
+            }
             Self::NoStorages
             | Self::GroupNeeded { .. }
             | Self::UnknownGroup { .. }
@@ -175,23 +185,29 @@ pub fn put(
     let (group_name, group) = group(view, group_name)?;
     let mut takers: Vec<(&str, &StorageView)> = Vec::new();
     let mut down = Vec::new();
+    let mut only_full = true;
     for (syncgroup, members) in &group.syncgroups {
         for storage in members.storages.values() {
             match why_no_put(storage, length) {
                 None => takers.push((syncgroup, storage)),
-                Some(why) => down.push(down_entry(syncgroup, storage, why)),
+                Some(why) => {
+                    only_full &= is_online(storage);
+                    down.push(down_entry(syncgroup, storage, why));
+                }
             }
         }
-    }
-    if takers.is_empty() {
-        return Err(NoRoute::NotWritable { group: group_name.to_owned(), down });
     }
     let first = pick(view.put_policy, &takers, length, turn);
     takers.rotate_left(first);
     let mut targets =
         takers.into_iter().map(|(syncgroup, storage)| target(syncgroup, storage, false));
     let Some(choice) = targets.next() else {
-        return Err(NoRoute::NotWritable { group: group_name.to_owned(), down });
+        let group = group_name.to_owned();
+        return Err(if only_full && !down.is_empty() {
+            NoRoute::Full { group, down }
+        } else {
+            NoRoute::NotWritable { group, down }
+        });
     };
     Ok(Route { choice, fallbacks: targets.collect(), down })
 }
@@ -238,6 +254,12 @@ fn room(storage: &StorageView, length: u64) -> u64 {
         .fold(0, |sum, m| sum.saturating_add(m.usable()))
 }
 
+/// Whether the storage and one of its mounts serve: if it gets no put, then for want of room.
+fn is_online(storage: &StorageView) -> bool {
+    storage.state == State::Online
+        && storage.mounts.iter().any(|mount| mount.state == MountState::Online)
+}
+
 /// Why a storage gets no put; `None` if it does.
 fn why_no_put(storage: &StorageView, length: u64) -> Option<String> {
     if storage.state != State::Online {
@@ -253,7 +275,7 @@ fn why_no_put(storage: &StorageView, length: u64) -> Option<String> {
         .map(|m| match (m.state, m.writable) {
             (MountState::Online, true) => format!("mount {} is full", m.index),
             (MountState::Online, false) if m.reason.is_empty() => {
-                format!("mount {} takes no new objects", m.index)
+                format!("mount {} is full: its reserve is reached", m.index)
             }
             (MountState::Online, false) => {
                 format!("mount {} takes no new objects: {}", m.index, m.reason)

@@ -186,6 +186,29 @@ fn nowhere_to_go_names_who_is_down_or_what_is_unknown() {
 }
 
 #[test]
+fn a_full_cluster_is_never_taken_for_one_that_is_down() {
+    let mut closed = storage(1, State::Online, 900, 1);
+    closed.mounts[0].writable = false;
+    let full = storage(2, State::Online, 105, 1);
+    for policy in [PutPolicy::RoundRobin, PutPolicy::MostFree, PutPolicy::Weighted] {
+        let all_full = view(policy, vec![closed.clone(), full.clone()]);
+        let error = put(&all_full, None, 10, 7).expect_err("full");
+        assert!(matches!(&error, NoRoute::Full { down, .. } if down.len() == 2), "{error:?}");
+        assert_eq!(error.down().len(), 2);
+        assert!(error.to_string().starts_with("no space in group books: machine 1"), "{error}");
+    }
+    // Who is away may come back with room.
+    let away = storage(3, State::Offline, 900, 1);
+    let mut failed = storage(3, State::Online, 900, 1);
+    failed.mounts[0].state = MountState::Failed;
+    for other in [away, failed] {
+        let mixed = view(PutPolicy::RoundRobin, vec![full.clone(), other]);
+        let error = put(&mixed, None, 10, 0).expect_err("nobody");
+        assert!(matches!(error, NoRoute::NotWritable { .. }), "{error:?}");
+    }
+}
+
+#[test]
 fn two_groups_need_a_name() {
     let mut view = view(PutPolicy::RoundRobin, vec![storage(1, State::Online, 900, 1)]);
     view.groups.insert("films".to_owned(), GroupView::default());

@@ -141,7 +141,7 @@ impl Tag {
 pub type Vector = SmallVec<[Position; 3]>;
 
 /// Tag and vector of one version: fixed when the edit is made, never changed afterwards.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// Orders.
     pub tag: Tag,

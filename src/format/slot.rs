@@ -30,7 +30,7 @@
 use super::bytes::{Reader, Short, Writer};
 use super::crc::{crc32c, mac64};
 use super::file_id::{ObjectId, ObjectKind};
-use super::ids::{Address, ChunkfileId, Place, Position, Tag, UNIT, Vector, Version};
+use super::ids::{Address, ChunkfileId, Place, Position, Sequence, Tag, UNIT, Vector, Version};
 
 /// Length of a slot header in bytes; a multiple of [`UNIT`].
 pub const HEADER_LEN: usize = 192;
@@ -190,6 +190,16 @@ impl SlotHeader {
     #[must_use]
     pub const fn edited_at(&self) -> Position {
         self.version.tag.position()
+    }
+
+    /// The sequence at or before which this slot was handed out: a home by the creation, the target of a move by one
+    /// of the object's edits.
+    #[must_use]
+    pub const fn held_since(&self) -> Sequence {
+        match self.role {
+            Role::Home => self.creation.sequence,
+            Role::Target => self.edited_at().sequence,
+        }
     }
 
     /// Header and extra vector entries, sealed with the chunkfile's secret.

@@ -52,8 +52,12 @@ impl<D: Disk> Mount<D> {
     fn reserve_blocks(&mut self, place: Place, hole: bool) -> StoreResult<Place> {
         let id = place.address.chunkfile();
         // Opens the file, so that its secret is known when the header is sealed.
+        // What is reserved ahead of its use must not eat what is kept from inserts.
+        let kept = self.core.options.reserve_free;
+        let kept = kept.saturating_add(place.capacity());
+        let ahead = self.disk_space().map_or(0, |space| space.free.saturating_sub(kept));
         let reserved = self.core.chunks.secret(id).and_then(|_| {
-            self.core.chunks.reserve(id, place.address.offset(), place.capacity(), hole)
+            self.core.chunks.reserve(id, place.address.offset(), place.capacity(), hole, ahead)
         });
         match reserved {
             Ok(()) => Ok(place),

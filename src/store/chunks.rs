@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 
 /// Blocks of a growing chunkfile are reserved in steps of this many bytes.
-const ALLOCATE_STEP: u64 = 4 << 20;
+pub const ALLOCATE_STEP: u64 = 4 << 20;
 /// Appended bytes after which their write-back is begun.
 const WRITE_BACK_STEP: u64 = 1 << 20;
 /// Page of the system's cache.
@@ -209,13 +209,15 @@ impl<D: Disk> Chunks<D> {
         Ok(bytes)
     }
 
-    /// Reserves blocks for a range before anything is promised about it.
+    /// Reserves blocks for a range before anything is promised about it, and up to `ahead` bytes more at the
+    /// frontier.
     pub fn reserve(
         &mut self,
         id: ChunkfileId,
         offset: u64,
         len: u64,
         hole: bool,
+        ahead: u64,
     ) -> StoreResult<()> {
         let size = self.states.get(&id).map_or(0, |s| u64::from(s.size_units) * UNIT);
         let file = self.file(id)?;
@@ -226,7 +228,7 @@ impl<D: Disk> Chunks<D> {
             if end <= file.allocated {
                 return Ok(());
             }
-            let step = end.next_multiple_of(ALLOCATE_STEP).min(size).max(end);
+            let step = end.next_multiple_of(ALLOCATE_STEP).min(size).min(end + ahead).max(end);
             let grown = file.file.allocate(file.allocated, step - file.allocated);
             let until = match grown {
                 Ok(()) => step,

@@ -4,21 +4,19 @@
 //! Invariants: a record is applied only after it is durable in the log (R8); applying is idempotent; the content of a
 //! moved object is written before the home header that names it.
 
-use super::chunks::Chunks;
+use super::chunks::{ALLOCATE_STEP, Chunks};
 use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::options::{MountOptions, Planted};
 use super::space::Space;
 use crate::cluster::version::{Decision, Winner, compare};
 use crate::format::checkpoint::{AnsweredToken, Counters, FreedPlace};
-use crate::format::ids::{
-    Address, ChunkNumber, ChunkfileId, Place, Position, Sequence, Token, UNIT,
-};
+use crate::format::ids::{ChunkNumber, ChunkfileId, Place, Position, Sequence, Token, UNIT};
 use crate::format::label::Label;
 use crate::format::log::RawRecord;
 use crate::format::paths;
 use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
-use crate::format::slot::{Body, HEADER_LEN, MAGIC_BYTES, Role, SlotHeader, State};
+use crate::format::slot::{Body, HEADER_LEN, Role, SlotHeader, State};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
@@ -114,12 +112,6 @@ impl<D: Disk> Core<D> {
         };
         let header = SlotHeader::decode(&bytes, &secret).ok();
         Ok(header.filter(|h| h.address == place.address && h.mount == self.label.mount))
-    }
-
-    /// Whether the bytes at an address begin like a slot header.
-    pub fn has_magic(&mut self, address: Address) -> StoreResult<bool> {
-        let bytes = self.chunks.read(address.chunkfile(), address.offset(), MAGIC_BYTES.len())?;
-        Ok(bytes == MAGIC_BYTES)
     }
 
     /// Header and verified payload at an address.
@@ -321,7 +313,8 @@ impl<D: Disk> Core<D> {
         payload: usize,
     ) -> StoreResult<()> {
         let len = (image.header.len() + payload) as u64;
-        self.chunks.reserve(image.address.chunkfile(), image.address.offset(), len, false)
+        let (id, offset) = (image.address.chunkfile(), image.address.offset());
+        self.chunks.reserve(id, offset, len, false, ALLOCATE_STEP)
     }
 
     /// Whether a slot must be written again: not if it holds this version, or one that stands against it, with header
@@ -490,8 +483,9 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    /// Reads the next header at the frontier of a chunkfile; `None` where fresh space begins.
-    pub fn adopt_frontier(&mut self, id: ChunkfileId) -> StoreResult<u32> {
+    /// Takes over the slots at the frontier of a chunkfile that are ahead of the log, which ends with `last`. Returns
+    /// how many.
+    pub fn adopt_frontier(&mut self, id: ChunkfileId, last: Sequence) -> StoreResult<u32> {
         let mut adopted = 0;
         while let Some(state) = self.chunks.states.get(&id).copied() {
             let mut address = crate::format::ids::Address {
@@ -503,6 +497,12 @@ impl<D: Disk> Core<D> {
             address.offset_units = state.used_units;
             let place = Place { address, capacity_units: 0 };
             let Some(header) = self.header_at(place)? else { break };
+            let edited = header.edited_at();
+            let ours = edited.machine == self.label.machine && edited.log_id == self.label.log_id;
+            if ours && edited.sequence <= last {
+                // The log knows of it, and that nobody uses the place: left behind by a former tenant.
+                break;
+            }
             let end = state.used_units.saturating_add(header.capacity_units.max(1));
             if u64::from(end) * UNIT > u64::from(state.size_units) * UNIT {
                 break;

@@ -9,8 +9,9 @@ use super::mount::Mount;
 use super::open::write_label;
 use super::sync::LogName;
 use crate::cluster::coverage::Coverage;
+use crate::cluster::members::every_member_covers;
 use crate::cluster::reuse::MemberReport;
-use crate::format::ids::{MachineId, Position, Sequence};
+use crate::format::ids::{MachineId, Sequence, Version};
 use crate::format::label::Label;
 use crate::format::members::Member;
 
@@ -105,13 +106,12 @@ impl<D: Disk> Mount<D> {
         self.reuse.waiting_for()
     }
 
-    /// Whether every configured member is known to have applied the edit at `position`.
-    pub(super) fn all_cover(&self, position: Position) -> bool {
+    /// Whether every configured member is known to have applied a version and all that it was made in the knowledge of.
+    pub(super) fn all_cover(&self, version: &Version) -> bool {
         let own = self.core.label.machine;
         let others = self.core.label.members.iter().filter(|member| member.machine != own);
-        others.into_iter().all(|member| {
-            self.reports.get(&member.machine).is_some_and(|r| r.coverage.covers(position))
-        })
+        let coverages = others.map(|member| self.reports.get(&member.machine).map(|r| &r.coverage));
+        every_member_covers(version, coverages)
     }
 
     /// Records of other logs that could not be applied since the start.

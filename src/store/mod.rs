@@ -1,4 +1,5 @@
 //! Floor 2: blocking IO behind [`disk::Disk`]. No threads, no actors.
+mod absence;
 pub mod absorb;
 mod alloc;
 pub mod archive;

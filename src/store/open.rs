@@ -444,7 +444,7 @@ impl<D: Disk> Opening<D> {
             .collect();
         let lanes = self.core.lanes.len();
         for (index, id) in ours.iter().rev().take(lanes).enumerate() {
-            match self.core.adopt_frontier(*id) {
+            match self.core.adopt_frontier(*id, self.last) {
                 Ok(0) => {}
                 Ok(slots) => {
                     let what =

@@ -3,9 +3,9 @@
 //! Invariants:
 //! - Bytes become an answer only if the seal, the own address, the identity and the payload's checksum are right
 //!   (P2), and, behind a forward, only if the target has the identity *and the tag* that its home has.
-//! - A valid header of a later tenant, one with another cookie, and a place without any header are "not found"
-//!   (P5): our own log covers the creation of every id that we ever gave out. What is broken, or older than the id,
-//!   is [`View::Unsettled`]: a change in flight or damage, which only a read in line with the changes can tell apart.
+//! - A valid header of a later tenant and one with another cookie are "not found" (P5). What is broken, missing, or
+//!   older than the id, is [`View::Unsettled`]: a hole, a change in flight or damage, which only the mount itself, in
+//!   line with the changes, can tell apart.
 
 use crate::format::file_id::ObjectId;
 use crate::format::ids::Address;
@@ -93,7 +93,7 @@ pub fn view_home(id: &ObjectId, bytes: &[u8], secret: &[u8; 16]) -> View {
     }
     let header = match SlotHeader::decode(bytes, secret) {
         Ok(header) => header,
-        Err(NotASlot::Blank) => return View::Absent,
+        Err(NotASlot::Blank) => return View::Unsettled("there is no slot header"),
         Err(NotASlot::Broken) => return View::Unsettled("the seal of the slot header is broken"),
         Err(NotASlot::Newer(version)) => return View::Newer(version),
     };
@@ -102,7 +102,7 @@ pub fn view_home(id: &ObjectId, bytes: &[u8], secret: &[u8; 16]) -> View {
     }
     if !header.is_object(id) {
         let ours = header.creation.machine == id.machine && header.creation.log_id == id.log_id;
-        return if ours && header.creation.sequence < id.sequence {
+        return if ours && header.held_since() < id.sequence {
             View::Unsettled("the place still holds an older object")
         } else {
             View::Absent

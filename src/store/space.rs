@@ -179,11 +179,16 @@ impl Space {
         self.waiting.values()
     }
 
-    /// The hole or waiting place that covers this unit: its end.
+    /// Whether this unit is in a hole or in a waiting place.
     #[must_use]
-    pub fn free_until(&self, chunk: ChunkNumber, offset: u32) -> Option<u32> {
-        let (&(c, at), &len) = self.by_place.range(..=(chunk, offset)).next_back()?;
-        (c == chunk && at + len > offset).then_some(at + len)
+    pub fn is_free(&self, chunk: ChunkNumber, offset: u32) -> bool {
+        let before = self.by_place.range(..=(chunk, offset)).next_back();
+        let in_hole = before.is_some_and(|(&(c, at), &len)| c == chunk && at + len > offset);
+        let waits = self.waiting.range(..=(chunk, offset)).next_back();
+        let waits = waits.is_some_and(|(&(c, at), freed)| {
+            c == chunk && at + freed.place.capacity_units > offset
+        });
+        in_hole || waits
     }
 
     /// (holes, units in them, units that wait).

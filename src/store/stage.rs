@@ -7,7 +7,7 @@ use super::options::Reserve;
 use crate::cluster::version::{Edit as EditKind, next_version};
 use crate::format::chunkfile::FIRST_SLOT_UNITS;
 use crate::format::file_id::{ObjectId, ObjectKind};
-use crate::format::ids::{Address, Place, Position, Sequence, Tag, Token, UNIT, Version};
+use crate::format::ids::{Place, Position, Sequence, Tag, Token, UNIT, Version};
 use crate::format::record::{Edit, Record, Replaced, SlotImage};
 use crate::format::slot::{
     Body as SlotBody, HEADER_UNITS, Role, SlotHeader, State, slot_len, units,
@@ -231,51 +231,14 @@ impl<D: Disk> Mount<D> {
         };
         match found {
             Some(header) if header.is_object(id) && header.role == Role::Home => Ok(header),
-            Some(_) => Err(StoreError::NotFound { deleted: false }),
-            None => self.absent(id),
+            Some(header) => Err(self.not_the_object(id, &header)?),
+            None => Err(self.no_header(id)?),
         }
-    }
-
-    /// No header: a hole or a later tenant says "never was, or purged"; damaged bytes say nothing.
-    fn absent(&mut self, id: &ObjectId) -> StoreResult<SlotHeader> {
-        let at = id.home().address;
-        let known = self.core.chunks.states.contains_key(&at.chunkfile());
-        if known && self.core.has_magic(at)? && !self.was_overwritten(at)? {
-            let what = format!("the header of the slot at {at:?} is broken");
-            return Err(StoreError::Damaged(what));
-        }
-        Err(StoreError::NotFound { deleted: false })
-    }
-
-    /// Whether a later tenant explains a header without a right seal. Slots are written from their begin on, so
-    /// only one that begins inside the old header can have left its magic standing; its own header may have met
-    /// the same fate since.
-    fn was_overwritten(&mut self, at: Address) -> StoreResult<bool> {
-        let mut suspect = at;
-        for _ in 0..64 {
-            let mut next = None;
-            for step in 0..HEADER_UNITS {
-                let inside = Address { offset_units: suspect.offset_units + step, ..suspect };
-                if self.core.space.free_until(inside.chunk, inside.offset_units).is_some() {
-                    return Ok(true);
-                }
-                let place = Place { address: inside, capacity_units: 0 };
-                if step > 0 && self.core.header_at(place)?.is_some() {
-                    return Ok(true);
-                }
-                if step > 0 && self.core.has_magic(inside)? {
-                    next = Some(inside);
-                }
-            }
-            let Some(inside) = next else { return Ok(false) };
-            suspect = inside;
-        }
-        Ok(false)
     }
 
     /// Vector entries of the next version of an object, at most.
     fn entries_after(&self, old: &SlotHeader) -> usize {
-        let pruned = self.all_cover(old.version.tag.position());
+        let pruned = self.all_cover(&old.version);
         if pruned { VECTOR_ROOM } else { VECTOR_ROOM.max(old.version.vector.len() + 1) }
     }
 
@@ -403,7 +366,7 @@ impl<D: Disk> Mount<D> {
     ) -> SlotHeader {
         let position = self.position(sequence);
         let take_over = old.creation.machine != position.machine;
-        let pruned = self.all_cover(old.version.tag.position());
+        let pruned = self.all_cover(&old.version);
         let version: Version = next_version(Some(&old.version), kind, position, pruned, take_over);
         SlotHeader {
             state,

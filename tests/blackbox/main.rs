@@ -14,4 +14,5 @@ mod kill;
 mod membership;
 mod mounts;
 mod objects;
+mod system_calls;
 mod trees;

@@ -68,6 +68,43 @@ fn no_put_fails_five_seconds_after_a_storage_died() {
     eventually("puts go there again", PATIENCE, || cli.put("z").starts_with("g/b/").then_some(()));
 }
 
+/// A storage that stands still is Suspect long before it is Offline: from then on no new object is sent there, and
+/// when it goes on it is served at once, for it never was away.
+#[test]
+fn no_put_goes_to_a_suspect_storage() {
+    let mut cluster = Cluster::new(2, &["a", "b"], 1);
+    for tracker in &mut cluster.trackers {
+        tracker.config.set("liveness.suspect_after", "\"1s\"");
+        tracker.config.set("liveness.offline_after", "\"30s\"");
+    }
+    let cluster = cluster.started();
+    let cli = cluster.cli();
+    let all: Vec<String> = (0..6).map(|_| cli.put("there")).collect();
+    let mut there: Vec<String> = all.into_iter().filter(|id| id.starts_with("g/b/")).collect();
+    assert!(!there.is_empty(), "round robin fills both");
+    cluster.storages[1].daemon().pause();
+    for tracker in &cluster.trackers {
+        eventually("it is suspected", PATIENCE, || {
+            tracker.admin("nodes").to_lowercase().contains("suspect").then_some(())
+        });
+    }
+    for n in 0..20 {
+        let id = cli.put(format!("object {n}"));
+        assert!(id.starts_with("g/a/"), "{id}");
+    }
+    cluster.storages[1].daemon().resume();
+    for id in &there {
+        assert_eq!(cli.get(id), b"there");
+    }
+    // What had been sent there meanwhile would have been done by now.
+    let mut listed: Vec<String> =
+        cli.list().into_iter().filter(|id| id.starts_with("g/b/")).collect();
+    listed.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(listed, there);
+    eventually("puts go there again", PATIENCE, || cli.put("z").starts_with("g/b/").then_some(()));
+}
+
 /// One tracker more or less is not noticed; without any, connected clients go on, and a new one says what is wrong.
 #[test]
 fn no_connected_client_needs_a_tracker() {

@@ -11,7 +11,7 @@ use folio::format::ids::Token;
 use folio::messages::frame::{
     FLAG_LAST, FLAG_STREAMED, Frame, FrameDecoder, Kind, Limits, Meta, encode,
 };
-use folio::messages::handshake::{ClientHandshake, HelloAnswer, Next};
+use folio::messages::handshake::{Auth, ClientHandshake, HelloAnswer, Next};
 use folio::messages::heads::{
     self, DataEnd, Delete, Get, IdBytes, Modify, ObjectHead, Put, Undelete, WINDOW, WindowHead,
     Written,
@@ -140,15 +140,35 @@ pub type Outcome<T> = Result<T, folio::messages::error::ErrorCode>;
 
 impl Client {
     pub fn connect(address: SocketAddr, role: Role) -> Self {
+        Self::connect_with(address, role, None)
+    }
+
+    /// With the key of the role, where one is asked for.
+    pub fn connect_with(address: SocketAddr, role: Role, key: Option<&[u8]>) -> Self {
         let mut client = Self::raw(address);
-        let mut handshake =
-            ClientHandshake::new(role, "test", client.uuid, Vec::<Vec<u8>>::new(), [7; 32]);
-        let id = client.send(Opcode::Hello, 0, handshake.hello(), b"");
-        let frame = client.answer(id);
-        let answer: HelloAnswer = heads::decode(frame.head()).expect("hello answer");
-        client.server_time_ms = answer.server_time_ms;
-        assert!(matches!(handshake.on_hello_answer(answer), Ok(Next::Begin(_))));
+        if let Some((mut handshake, proof)) = client.hello(role, key) {
+            let id = client.send(Opcode::Auth, 0, &proof, b"");
+            let answer = client.outcome(id).expect("the key is right");
+            handshake.on_auth_answer(&answer).expect("the node knows the key");
+        }
         client
+    }
+
+    /// The first step of a handshake; what comes next if a key is asked for.
+    pub fn hello(
+        &mut self,
+        role: Role,
+        key: Option<&[u8]>,
+    ) -> Option<(ClientHandshake<Vec<u8>>, Auth)> {
+        let keys = key.map(<[u8]>::to_vec).into_iter().collect();
+        let mut handshake = ClientHandshake::new(role, "test", self.uuid, keys, [7; 32]);
+        let id = self.send(Opcode::Hello, 0, handshake.hello(), b"");
+        let answer: HelloAnswer = self.outcome(id).expect("hello answer");
+        self.server_time_ms = answer.server_time_ms;
+        match handshake.on_hello_answer(answer).expect("both have a key, or none") {
+            Next::Begin(_) => None,
+            Next::Prove(proof) => Some((handshake, proof)),
+        }
     }
 
     /// Connected, without a handshake.
@@ -219,6 +239,41 @@ impl Client {
                 Err(error) => panic!("no answer: {error}"),
             }
         }
+    }
+
+    /// The next frame, `None` when the other end has closed, even in the middle of what we sent.
+    pub fn read_or_end(&mut self) -> Option<Frame> {
+        loop {
+            if let Some(frame) = self.decoder.decode(&mut self.buffer).expect("a whole frame") {
+                return Some(frame);
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return None,
+                Ok(n) => self.buffer.extend_from_slice(&bytes[..n]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("neither an answer nor an end: {error}"),
+            }
+        }
+    }
+
+    /// Writes, if the other end still listens.
+    pub fn try_write(&mut self, bytes: &[u8]) {
+        match self.stream.write_all(bytes) {
+            Ok(()) => {}
+            Err(error) => assert!(
+                matches!(
+                    error.kind(),
+                    std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe
+                ),
+                "{error}"
+            ),
+        }
+    }
+
+    /// Nothing more will be sent.
+    pub fn half_close(&mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).expect("shut down");
     }
 
     /// The next frame of this request and kind; others are kept.

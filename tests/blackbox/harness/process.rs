@@ -125,6 +125,16 @@ impl Daemon {
         self.signal(Signal::KILL);
     }
 
+    /// SIGSTOP: it stands still and keeps its sockets.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// SIGTERM, and the end that follows from it.
     pub fn terminate(self) -> (ExitStatus, String) {
         self.signal(Signal::TERM);

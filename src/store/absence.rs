@@ -1,0 +1,174 @@
+//! No header of the object at its home: is it gone, or is the place damaged? (P2, P5)
+//!
+//! "Not found" needs a reason: a hole, fresh space, or a slot that covers the place. A place that is in use, with nobody's
+//! slot on it, has lost its header: to a flipped bit, a write that never landed, or one that landed in the wrong place.
+//!
+//! Invariants
+//! - The headers of homes are never stale: whoever leaves his place says so in his header. So nothing that begins
+//!   before the nearest home in front of a place can reach it, and a search goes no further.
+//! - The headers of targets may be stale. Of two slots that overlap, the one that was edited last is there.
+//! - No memory per object (P8): what free space does not tell is read from the chunkfile around the place.
+
+use super::disk::Disk;
+use super::error::{StoreError, StoreResult};
+use super::mount::Mount;
+use crate::format::chunkfile::FIRST_SLOT_UNITS;
+use crate::format::file_id::ObjectId;
+use crate::format::ids::{Address, ChunkfileId, Sequence, UNIT};
+use crate::format::slot::{HEADER_LEN, MAGIC_BYTES, Role, SlotHeader, State};
+
+/// Units that one step of the search looks at (64 KiB).
+const WINDOW_UNITS: u32 = 1024;
+/// Longest header, bytes.
+const HEADER_MAX: usize = HEADER_LEN + 16 * 255;
+
+/// A slot as the search sees it.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    from: u32,
+    until: u32,
+    role: Role,
+    edited: Sequence,
+}
+
+impl Slot {
+    fn of(header: &SlotHeader) -> Self {
+        let from = header.address.offset_units;
+        let until = from.saturating_add(header.capacity_units);
+        Self { from, until, role: header.role, edited: header.edited_at().sequence }
+    }
+
+    const fn overlaps(&self, other: &Self) -> bool {
+        self.from < other.until && other.from < self.until
+    }
+}
+
+impl<D: Disk> Mount<D> {
+    /// Whether there is a reason for the home of `id` to hold nothing of it: purged, a hole, a later tenant. `false`:
+    /// the object is there, or damaged.
+    ///
+    /// # Errors
+    /// `Io`, `Fenced`.
+    pub fn is_gone(&mut self, id: &ObjectId) -> StoreResult<bool> {
+        match self.current(id) {
+            Ok(header) => Ok(header.state == State::Purged),
+            Err(StoreError::Damaged(_)) => Ok(false),
+            Err(StoreError::NotFound { .. } | StoreError::Foreign { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Somebody's valid header stands at the home of `id`: a later tenant's, or one that should have been overwritten.
+    pub(super) fn not_the_object(
+        &mut self,
+        id: &ObjectId,
+        header: &SlotHeader,
+    ) -> StoreResult<StoreError> {
+        let at = id.home().address;
+        let ours = header.creation.machine == id.machine && header.creation.log_id == id.log_id;
+        if !ours || header.held_since() >= id.sequence || self.is_place_explained(id, at)? {
+            return Ok(StoreError::NotFound { deleted: false });
+        }
+        Ok(StoreError::Damaged(format!("the slot at {at:?} still holds an older object")))
+    }
+
+    /// No header that belongs there stands at the home of `id`.
+    pub(super) fn no_header(&mut self, id: &ObjectId) -> StoreResult<StoreError> {
+        let at = id.home().address;
+        if self.is_place_explained(id, at)? {
+            return Ok(StoreError::NotFound { deleted: false });
+        }
+        Ok(StoreError::Damaged(format!("the header of the slot at {at:?} is broken or lost")))
+    }
+
+    fn is_place_explained(&mut self, id: &ObjectId, at: Address) -> StoreResult<bool> {
+        let chunkfile = at.chunkfile();
+        let Some(state) = self.core.chunks.states.get(&chunkfile) else { return Ok(true) };
+        // Free space of former logs is not kept: of their places only the bytes speak.
+        let ours = self.core.is_ours(chunkfile);
+        if at.offset_units < FIRST_SLOT_UNITS
+            || at.offset_units >= state.used_units
+            || (ours && id.sequence > self.durable)
+            || (ours && self.core.space.is_free(at.chunk, at.offset_units))
+        {
+            return Ok(true);
+        }
+        let covers = |header: &SlotHeader| {
+            let slot = Slot::of(header);
+            header.address.chunkfile() == chunkfile
+                && slot.from != at.offset_units
+                && (slot.from..slot.until).contains(&at.offset_units)
+        };
+        if self.overlay.values().any(covers) {
+            return Ok(true);
+        }
+        if !ours && !self.was_a_header(at)? {
+            return Ok(true);
+        }
+        self.is_covered(chunkfile, at.offset_units)
+    }
+
+    /// Whether the bytes are a header but for their magic, or begin like one.
+    fn was_a_header(&mut self, at: Address) -> StoreResult<bool> {
+        let id = at.chunkfile();
+        let secret = self.core.chunks.secret(id)?;
+        let mut bytes = self.core.chunks.read(id, at.offset(), HEADER_MAX)?;
+        let Some(magic) = bytes.get_mut(..MAGIC_BYTES.len()) else { return Ok(false) };
+        if magic == MAGIC_BYTES {
+            return Ok(true);
+        }
+        magic.copy_from_slice(&MAGIC_BYTES);
+        Ok(SlotHeader::decode(&bytes, &secret).is_ok())
+    }
+
+    /// Whether a slot that begins before `place` reaches over it.
+    fn is_covered(&mut self, id: ChunkfileId, place: u32) -> StoreResult<bool> {
+        let mut targets: Vec<Slot> = Vec::new();
+        let mut end = place;
+        let home = 'search: loop {
+            if end <= FIRST_SLOT_UNITS {
+                break None;
+            }
+            let from = end.saturating_sub(WINDOW_UNITS).max(FIRST_SLOT_UNITS);
+            for slot in self.slots_between(id, from, end)?.into_iter().rev() {
+                match slot.role {
+                    Role::Home => break 'search Some(slot),
+                    Role::Target => targets.push(slot),
+                }
+            }
+            end = from;
+        };
+        if home.is_some_and(|home| home.until > place) {
+            return Ok(true);
+        }
+        targets.retain(|slot| slot.until > place && home.is_none_or(|home| !home.overlaps(slot)));
+        let Some(last) = targets.iter().copied().max_by_key(|slot| slot.edited) else {
+            return Ok(false);
+        };
+        // Stale if somebody has moved in since.
+        let behind = self.slots_between(id, place + 1, last.until)?;
+        Ok(!behind.iter().any(|slot| slot.role == Role::Home || slot.edited > last.edited))
+    }
+
+    /// Slots in use whose header stands in a range of a chunkfile, in order.
+    fn slots_between(&mut self, id: ChunkfileId, from: u32, until: u32) -> StoreResult<Vec<Slot>> {
+        let secret = self.core.chunks.secret(id)?;
+        let ours = self.core.is_ours(id);
+        let units = until.saturating_sub(from) as usize;
+        let len = units * UNIT as usize + HEADER_MAX;
+        let bytes = self.core.chunks.read(id, u64::from(from) * UNIT, len)?;
+        let mut slots = Vec::new();
+        for (unit, at) in (from..until).enumerate() {
+            let Some(slot) = bytes.get(unit * UNIT as usize..) else { break };
+            if !slot.starts_with(&MAGIC_BYTES) || (ours && self.core.space.is_free(id.chunk, at)) {
+                continue;
+            }
+            let Ok(header) = SlotHeader::decode(slot, &secret) else { continue };
+            let here = header.address.chunkfile() == id && header.address.offset_units == at;
+            if here && (header.role == Role::Target || header.is_in_use()) {
+                slots.push(Slot::of(&header));
+            }
+        }
+        Ok(slots)
+    }
+}
