@@ -13,14 +13,17 @@ mod common;
 
 use common::{Client, Node};
 use folio::actors::threads::Threads;
+use folio::cluster::coverage::Coverage;
+use folio::cluster::view::MountState;
 use folio::format::crc::crc32c;
-use folio::format::ids::Token;
+use folio::format::ids::{Position, Token};
 use folio::messages::error::ErrorCode;
 use folio::messages::frame::{Frame, HEADER_LEN, Kind, MAGIC, MAJOR, MINOR};
 use folio::messages::handshake::{Auth, Hello, Nonce, Proof};
 use folio::messages::heads::{
     self, Delete, Df, ErrorHead, Get, Heartbeat, IdBytes, Info, List, ListAnswer, Modify, Ping,
-    Put, Route, Stat, Undelete, Uuid, View,
+    Put, Route, Stat, SyncContent, SyncHello, SyncMember, SyncOffer, SyncPush, SyncStatus,
+    Undelete, Uuid, View,
 };
 use folio::messages::opcode::{Daemon, Entry, Opcode, PAYLOAD_MAX, Role, Stage};
 use folio::settings::{Environment, Source, TrackerSettings};
@@ -174,6 +177,42 @@ fn good_head(opcode: Opcode) -> Vec<u8> {
             length: 100,
         }),
         Opcode::Heartbeat => bytes_of(&Heartbeat { members: Vec::new() }),
+        Opcode::SyncHello => bytes_of(&SyncHello {
+            group: "g".to_owned(),
+            syncgroup: "a".to_owned(),
+            mount: 0,
+            state: MountState::Online,
+            this: SyncMember {
+                machine: 9,
+                address: "127.0.0.1:1".to_owned(),
+                mount_uuid: Uuid::new([1; 16]),
+                instance: Uuid::new([2; 16]),
+                log_ids: vec![3],
+            },
+            start_count: 1,
+            coverage: Coverage::new(),
+            tails: Coverage::new(),
+            members: Vec::new(),
+        }),
+        Opcode::SyncPush => bytes_of(&SyncPush {
+            mount: 0,
+            machine: 9,
+            log_id: 3,
+            from: 0,
+            to: 1,
+            chunkfiles: Vec::new(),
+        }),
+        Opcode::SyncStatus => bytes_of(&SyncStatus { machine: 9 }),
+        Opcode::SyncContent => bytes_of(&SyncContent {
+            machine: 9,
+            mount: 0,
+            content: Position::default(),
+            offset: 0,
+            length: 100,
+        }),
+        Opcode::SyncOffer => {
+            bytes_of(&SyncOffer { machine: 9, mount: 0, content: Position::default(), length: 100 })
+        }
     }
 }
 
@@ -193,6 +232,11 @@ fn expected(opcode: Opcode, daemon: Daemon, role: Role) -> Result<(), ErrorCode>
         Opcode::View => (Daemon::Tracker, EVERYBODY),
         Opcode::Route => (Daemon::Tracker, &[Client, Admin][..]),
         Opcode::Heartbeat => (Daemon::Tracker, &[Peer][..]),
+        Opcode::SyncHello
+        | Opcode::SyncPush
+        | Opcode::SyncStatus
+        | Opcode::SyncContent
+        | Opcode::SyncOffer => (Daemon::Storage, &[Peer][..]),
     };
     if !roles.contains(&role) {
         return Err(ErrorCode::Forbidden);

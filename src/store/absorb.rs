@@ -7,8 +7,8 @@
 use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
-use super::receive::Incoming;
 use super::slot_copy::SlotCopy;
+use super::take::Incoming;
 use crate::cluster::coverage::Coverage;
 use crate::cluster::version::{Decision, compare};
 use crate::format::conflict::Conflict;

@@ -20,15 +20,15 @@ impl<D: Disk> Core<D> {
     pub fn archive(&mut self, lost: &Conflict, content: &[u8]) -> StoreResult<bool> {
         let path = MountFile::Conflict(lost.object, lost.tag.position()).path();
         let io = |what: &str| StoreError::io(format!("{what} {path}"));
-        if let Some(kept) = read_archived(&self.disk, &path)? {
-            if kept.0 == *lost {
-                // Perhaps by a process that was killed before it was durable.
-                let file = self.disk.open(&path, Open::Write).map_err(io("open"))?;
-                file.sync_data().map_err(io("fdatasync"))?;
-                self.disk.sync_dir(CONFLICTS).map_err(io("make durable the name of"))?;
-                return Ok(false);
-            }
-            // Half written by a process that was killed: nobody was told.
+        // Another one is half written by a process that was killed: nobody was told of it.
+        if let Some((kept, _)) = read_archived(&self.disk, &path)?
+            && kept == *lost
+        {
+            // Perhaps by a process that was killed before it was durable.
+            let file = self.disk.open(&path, Open::Write).map_err(io("open"))?;
+            file.sync_data().map_err(io("fdatasync"))?;
+            self.disk.sync_dir(CONFLICTS).map_err(io("make durable the name of"))?;
+            return Ok(false);
         }
         self.disk.create_dir_all(CONFLICTS).map_err(io("create the folder of"))?;
         if let Some(content) = lost.single

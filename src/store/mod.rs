@@ -40,4 +40,5 @@ mod space;
 mod stage;
 pub mod sync;
 pub mod synclogs;
+mod take;
 pub mod tokens;
