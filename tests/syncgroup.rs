@@ -275,8 +275,8 @@ fn a_mirror_that_was_away_catches_up_by_itself() {
     let (_tracker, mut machines) = syncgroup(dir.path(), 3, &[]);
     machines[2].stop();
     let mut written: Vec<(Written, Vec<u8>)> = Vec::new();
-    for turn in 0..2 {
-        let mut client = machines[turn].client();
+    for (turn, machine) in machines.iter().take(2).enumerate() {
+        let mut client = machine.client();
         for i in 0..200 {
             let bytes = content(i + turn, 1000 + i * 37).to_vec();
             let put = client.put(&bytes).expect("stored");
