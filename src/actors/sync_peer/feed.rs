@@ -283,7 +283,9 @@ impl Feed {
 
     fn read(&self, pipe: &mut Pipe, up_to: Sequence) -> Result<(), Stop> {
         let Some(cursor) = pipe.cursor.take() else { return Ok(()) };
-        pipe.reading = Some(start_read(&self.mount, cursor, up_to, SLICE_BYTES)?);
+        // A small window is not overrun by a large slice.
+        let window = usize::try_from(self.session.config.window_bytes).unwrap_or(SLICE_BYTES);
+        pipe.reading = Some(start_read(&self.mount, cursor, up_to, SLICE_BYTES.min(window))?);
         Ok(())
     }
 
