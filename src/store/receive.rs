@@ -187,9 +187,8 @@ impl<D: Disk> Mount<D> {
                 let inline = if edit.target.is_none() { raw.payload.len() } else { 0 };
                 self.core.ensure_allocated(&edit.home, inline)?;
                 match home.body {
-                    Body::Single(content)
-                        if edit.rename_single && !self.has_content(content)? =>
-                    {
+                    // Also of a delete: what it keeps for an undelete may have been given up here for a concurrent edit.
+                    Body::Single(content) if !self.has_content(content)? => {
                         Ok(Some((content, home.length)))
                     }
                     Body::Inline | Body::Slot(_) | Body::Single(_) | Body::None => Ok(None),
