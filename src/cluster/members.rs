@@ -4,8 +4,12 @@
 //! something of that log", and no second bookkeeping is needed: a coverage names exactly the lives its owner knows.
 //!
 //! Invariants
-//! - A machine without an announcement at all live members takes no writes; absent ones learn of it before they take
-//!   writes again, because they catch up first (the barrier).
+//! - A machine that came with an empty disk (new, or recovered) serves nobody, is nobody's source and takes no writes
+//!   until every live member, at least one, has applied its announcement, **and** it covers what those members
+//!   covered then ([`may_serve`]). The announcement alone is not enough: before they heard of it, the others may
+//!   have freed places in which its copy still has current versions (R12 did not wait for it). One member is
+//!   enough, because every round of R12 needs a report of each: those before its answer are covered by now, those
+//!   after it name the new log.
 //! - A member counts until its forget is complete everywhere that counts: until then it holds back reuse and pruning.
 //! - Who has applied a `forget` takes nothing from that machine any more, in whatever life before it; the records of
 //!   its logs come from the others only. When all others hold the same prefix, that is all there will ever be.
@@ -33,15 +37,23 @@ pub fn every_member_covers<'a>(
     })
 }
 
-/// Whether a machine whose log begins with its announcement may take its first write: all *live* members have applied
-/// the announcement. `live`: the coverages they report, our own not needed.
+/// Whether a machine that came with an empty disk may go into service.
+///
+/// * `own`: its coverage.
+/// * `live`: for each other member that is live, the coverage of its first report that covers the announcement of
+///   `(machine, log_id)`; `None` if it has not sent one.
 #[must_use]
-pub fn is_announced<'a>(
+pub fn may_serve<'a>(
     machine: MachineId,
     log_id: LogId,
-    live: impl IntoIterator<Item = &'a Coverage>,
+    own: &Coverage,
+    live: impl IntoIterator<Item = Option<&'a Coverage>>,
 ) -> bool {
-    live.into_iter().all(|coverage| coverage.get(machine, log_id) > 0)
+    let mut members = live.into_iter().peekable();
+    members.peek().is_some()
+        && members.all(|coverage| {
+            coverage.is_some_and(|c| c.get(machine, log_id) > 0 && own.covers_all(c))
+        })
 }
 
 /// A logged `forget` of a member.
@@ -121,11 +133,22 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_nobody_has_heard_of_takes_no_writes() {
-        let knows = covering(&[at(3, 1)]);
-        assert!(is_announced(3, 1, [&knows, &knows]));
-        assert!(!is_announced(3, 1, [&knows, &Coverage::new()]));
-        assert!(!is_announced(3, 2, [&knows]), "an announcement counts for its own life only");
+    fn a_machine_that_nobody_has_heard_of_does_not_serve() {
+        let own = covering(&[at(1, 9), at(3, 1)]);
+        let knows = covering(&[at(1, 9), at(3, 1)]);
+        let unaware = covering(&[at(1, 9)]);
+        assert!(may_serve(3, 1, &own, [Some(&knows), Some(&knows)]));
+        assert!(!may_serve(3, 1, &own, [Some(&knows), Some(&unaware)]));
+        assert!(!may_serve(3, 1, &own, [Some(&knows), None]));
+        assert!(!may_serve(3, 2, &own, [Some(&knows)]), "another life was announced");
+        assert!(!may_serve(3, 1, &own, []), "nobody can say what it missed");
+    }
+
+    #[test]
+    fn a_machine_that_is_known_but_behind_does_not_serve() {
+        let knows = covering(&[at(1, 9), at(3, 1)]);
+        assert!(!may_serve(3, 1, &covering(&[at(1, 8), at(3, 1)]), [Some(&knows)]));
+        assert!(may_serve(3, 1, &covering(&[at(1, 9), at(2, 4), at(3, 1)]), [Some(&knows)]));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use super::coverage::Coverage;
 use crate::format::ids::{MachineId, Position};
 
 /// What one member says of the mount, durable and taken at one instant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MemberReport {
     /// What it has durably applied.
     pub coverage: Coverage,

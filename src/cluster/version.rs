@@ -5,14 +5,20 @@
 //!   vectors are never joined: the winner of a conflict is stored byte for byte as its writer made it, so that the
 //!   slots of all mirrors end identical.
 //! - A version's vector contains the position of the version's own tag.
+//! - One version was made in the knowledge of another exactly if its vector reaches the other's own position
+//!   ([`knows`]). The greater tag wins every conflict, and a version always has a greater tag than what it knows: so
+//!   the greatest tag stands everywhere, and vectors only tell what has to be archived.
 //! - No two edits share a tag, because a tag ends in the edit's own position.
 
 use crate::format::ids::{MachineId, Position, Tag, Vector, Version};
 
 pub use super::opver::{Opver, OpverError};
 
-/// What a non-owner adds to `n` when it edits a version that another machine made: the edit made after a take-over
-/// beats the ones that the dead owner never managed to send, unless there were more than a million of them.
+/// What a non-owner adds to `n` with every edit: the edit made after a take-over beats the ones that the dead owner
+/// never managed to send, unless there were more than a million of them.
+///
+/// With *every* edit, also of a version that it made itself: the owner may have been back in between, and have died
+/// again with edits of that very version that it never sent.
 pub const TAKE_OVER_STEP: u64 = 1 << 20;
 
 /// What an edit does to the object.
@@ -44,8 +50,7 @@ pub fn next_version(
     take_over: bool,
 ) -> Version {
     let old = prev.map(|version| version.tag).unwrap_or_default();
-    let foreign = take_over && prev.is_some() && old.machine != position.machine;
-    let step = if foreign { 1 + TAKE_OVER_STEP } else { 1 };
+    let step = if take_over && prev.is_some() { 1 + TAKE_OVER_STEP } else { 1 };
     let tag = Tag {
         life: next_life(old.life, edit),
         term: old.term,
@@ -127,31 +132,36 @@ pub enum Decision {
 /// the same version.
 #[must_use]
 pub fn compare(local: &Version, incoming: &Version) -> Decision {
-    if local.tag == incoming.tag || dominates(&local.vector, &incoming.vector) {
+    if local.tag == incoming.tag {
         return Decision::Ignore;
     }
-    if dominates(&incoming.vector, &local.vector) {
-        return Decision::Apply;
+    match (knows(local, incoming), knows(incoming, local)) {
+        (true, false) => Decision::Ignore,
+        (false, true) => Decision::Apply,
+        // Both only if one of them was forged; the tag decides that too, so that all mirrors agree.
+        (false, false) | (true, true) => {
+            let winner = if incoming.tag > local.tag { Winner::Incoming } else { Winner::Local };
+            Decision::Conflict { winner }
+        }
     }
-    let winner = if incoming.tag > local.tag { Winner::Incoming } else { Winner::Local };
-    Decision::Conflict { winner }
 }
 
-/// Whether `a` has every entry of `b` with an equal or greater sequence. Both sorted; equal vectors dominate each
-/// other.
+/// Whether `version` was made in the knowledge of `other`: its vector reaches `other`'s own position.
+///
+/// That is enough. An entry (log, sequence) says that an edit of that log was an ancestor. If it is a later one than
+/// `other`, whoever made both had `other` before it: it is an ancestor too, or lost a conflict there and was archived
+/// in that very log ahead of the later edit.
+///
+/// It must not ask for *all* entries of `other`: a vector that shrank (see [`next_version`]) keeps only one of the
+/// entries of the version that it was made from, and would be in conflict with its own ancestor on every mirror.
 #[must_use]
-pub fn dominates(a: &[Position], b: &[Position]) -> bool {
-    let mut rest = a;
-    b.iter().all(|entry| {
-        let key = (entry.machine, entry.log_id);
-        while let Some((first, tail)) = rest.split_first() {
-            if (first.machine, first.log_id) >= key {
-                return (first.machine, first.log_id) == key && first.sequence >= entry.sequence;
-            }
-            rest = tail;
-        }
-        false
-    })
+pub fn knows(version: &Version, other: &Version) -> bool {
+    let own = other.tag.position();
+    let key = (own.machine, own.log_id);
+    version
+        .vector
+        .binary_search_by_key(&key, |entry| (entry.machine, entry.log_id))
+        .is_ok_and(|at| version.vector[at].sequence >= own.sequence)
 }
 
 /// Whether `owner` owns the object of which `position` is the creation: its machine id is in the file id.
@@ -195,13 +205,16 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_goes_on_editing_its_own_version_does_not_leap_again() {
+    fn an_owner_that_was_back_in_between_does_not_beat_the_next_take_over() {
         let base = create(at(1, 5));
         let first = next_version(Some(&base), Edit::Content, at(2, 1), false, true);
-        let second = next_version(Some(&first), Edit::Content, at(2, 2), false, true);
-        assert_eq!(second.tag.n, first.tag.n + 1);
-        let owner = next_version(Some(&second), Edit::Content, at(1, 6), false, false);
-        assert_eq!(owner.tag.n, second.tag.n + 1, "the owner never leaps");
+        let mut unsent = first.clone();
+        for sequence in 6..9 {
+            unsent = next_version(Some(&unsent), Edit::Content, at(1, sequence), false, false);
+        }
+        assert_eq!(unsent.tag.n, first.tag.n + 3, "the owner never leaps");
+        let again = next_version(Some(&first), Edit::Content, at(2, 2), false, true);
+        assert_eq!(compare(&again, &unsent), Decision::Conflict { winner: Winner::Local });
     }
 
     #[test]
@@ -242,6 +255,17 @@ mod tests {
         assert_eq!(pruned.vector.as_slice(), [at(1, 6), at(3, 1)]);
         let same_log = next_version(Some(&pruned), Edit::Content, at(1, 7), true, false);
         assert_eq!(same_log.vector.as_slice(), [at(1, 7)]);
+    }
+
+    #[test]
+    fn a_version_whose_vector_shrank_is_in_no_conflict_with_what_it_was_made_from() {
+        let one = create(at(1, 5));
+        let two = next_version(Some(&one), Edit::Content, at(2, 1), false, true);
+        for editor in [at(1, 6), at(2, 2), at(3, 1)] {
+            let three = next_version(Some(&two), Edit::Content, editor, true, editor.machine != 1);
+            assert_eq!(compare(&two, &three), Decision::Apply, "{editor:?}");
+            assert_eq!(compare(&three, &two), Decision::Ignore, "{editor:?}");
+        }
     }
 
     #[test]

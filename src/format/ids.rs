@@ -113,7 +113,7 @@ pub struct Tag {
     pub life: u32,
     /// Reserved for conditional writes by majority; 0.
     pub term: u32,
-    /// n of the version edited, plus 1 (plus 2^20 after a take-over).
+    /// n of the version edited, plus 1 (plus 2^20 if a non-owner edits).
     pub n: u64,
     /// Machine that made the edit.
     pub machine: MachineId,
