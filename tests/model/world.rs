@@ -480,7 +480,16 @@ impl World {
         };
         let damaged = |home| mirror.slots[home].head.is_some() && !mirror.is_whole(*home);
         let complete = mirror.coverage.covers_all(goal) && !mirror.slots.keys().any(damaged);
-        if mirror.last > 0 && (known && complete || self.rules.is_off(Off::CatchUp)) {
+        // It has more of a forgotten machine than anybody in service, who count without that: it begins anew.
+        let ahead = mirror.forgets.iter().any(|forget| {
+            let of = |m: &Mirror, id| m.coverage.get(forget.machine, id);
+            let more =
+                |id: &LogId| live.iter().all(|n| of(&self.mirrors[*n], *id) < of(mirror, *id));
+            forget.log_ids.iter().any(more)
+        });
+        if known && complete && ahead {
+            self.reset(m);
+        } else if mirror.last > 0 && (known && complete || self.rules.is_off(Off::CatchUp)) {
             self.mirrors[m].catching_up = None;
         }
     }
@@ -502,11 +511,8 @@ impl World {
     fn lose_disk(&mut self, m: M) {
         let history = &self.history;
         let lost = self.mirrors[m].holds(history);
-        let others = self
-            .mirrors
-            .iter()
-            .enumerate()
-            .filter(|(n, other)| *n != m && !other.blank && !other.outcast);
+        let others =
+            self.mirrors.iter().enumerate().filter(|(n, other)| *n != m && other.is_base());
         let kept = others.fold(history.ancestry(self.notes.graves), |all, (_, other)| {
             all | other.holds(history)
         });
