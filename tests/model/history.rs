@@ -95,23 +95,24 @@ impl History {
     /// edit, that of their twins.
     pub fn closure(&self, versions: EditSet) -> EditSet {
         let mut all = self.ancestry(versions);
-        while self.retried {
+        if !self.retried {
+            return all;
+        }
+        loop {
             let before = all;
             for twin in &self.edits {
                 let known = |(id, edit): (EditId, &Edit)| {
                     all & bit(id) != 0 && edit.token == twin.token && edit.object == twin.object
                 };
-                if all & twin.ancestors != twin.ancestors
-                    && self.edits.iter().enumerate().any(known)
-                {
+                let missing = all & twin.ancestors != twin.ancestors;
+                if missing && self.edits.iter().enumerate().any(known) {
                     all |= twin.ancestors;
                 }
             }
             if all == before {
-                break;
+                return all;
             }
         }
-        all
     }
 
     /// Whether anybody ever deleted it.
