@@ -14,7 +14,7 @@ use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
 use crate::format::chunkfile::FIRST_SLOT_UNITS;
 use crate::format::file_id::ObjectId;
-use crate::format::ids::{Address, ChunkfileId, Sequence, UNIT};
+use crate::format::ids::{Address, ChunkfileId, LogId, MachineId, Sequence, UNIT};
 use crate::format::slot::{HEADER_LEN, MAGIC_BYTES, Role, SlotHeader, State};
 
 /// Units that one step of the search looks at (64 KiB).
@@ -29,13 +29,17 @@ struct Slot {
     until: u32,
     role: Role,
     edited: Sequence,
+    /// Whose edit that was.
+    log: (MachineId, LogId),
 }
 
 impl Slot {
     fn of(header: &SlotHeader) -> Self {
         let from = header.address.offset_units;
         let until = from.saturating_add(header.capacity_units);
-        Self { from, until, role: header.role, edited: header.edited_at().sequence }
+        let edited = header.edited_at();
+        let log = (edited.machine, edited.log_id);
+        Self { from, until, role: header.role, edited: edited.sequence, log }
     }
 
     const fn overlaps(&self, other: &Self) -> bool {
@@ -105,7 +109,7 @@ impl<D: Disk> Mount<D> {
         if !ours && !self.was_a_header(at)? {
             return Ok(true);
         }
-        self.is_covered(chunkfile, at.offset_units)
+        self.is_covered(chunkfile, id)
     }
 
     /// Whether the bytes are a header but for their magic, or begin like one.
@@ -121,8 +125,13 @@ impl<D: Disk> Mount<D> {
         Ok(SlotHeader::decode(&bytes, &secret).is_ok())
     }
 
-    /// Whether a slot that begins before `place` reaches over it.
-    fn is_covered(&mut self, id: ChunkfileId, place: u32) -> StoreResult<bool> {
+    /// Whether a slot that begins before the home of `object` reaches over it.
+    fn is_covered(&mut self, id: ChunkfileId, object: &ObjectId) -> StoreResult<bool> {
+        let place = object.home().address.offset_units;
+        // What stood there before the object was created had left by then.
+        let left = |slot: &Slot| {
+            slot.log == (object.machine, object.log_id) && slot.edited < object.sequence
+        };
         let mut targets: Vec<Slot> = Vec::new();
         let mut end = place;
         let home = 'search: loop {
@@ -141,7 +150,9 @@ impl<D: Disk> Mount<D> {
         if home.is_some_and(|home| home.until > place) {
             return Ok(true);
         }
-        targets.retain(|slot| slot.until > place && home.is_none_or(|home| !home.overlaps(slot)));
+        targets.retain(|slot| {
+            slot.until > place && !left(slot) && home.is_none_or(|home| !home.overlaps(slot))
+        });
         let Some(last) = targets.iter().copied().max_by_key(|slot| slot.edited) else {
             return Ok(false);
         };

@@ -236,7 +236,7 @@ impl<D: Disk> Mount<D> {
                 }
             }
         };
-        self.archive(old, Bytes::from(content), incoming.again)?;
+        self.archive(old, Bytes::from(content))?;
         Ok(true)
     }
 
@@ -257,10 +257,10 @@ impl<D: Disk> Mount<D> {
             // A delete carries no content: who made it has it, and keeps it if need be.
             return Ok(());
         }
-        self.archive(home, Bytes::copy_from_slice(incoming.payload), incoming.again)
+        self.archive(home, Bytes::copy_from_slice(incoming.payload))
     }
 
-    fn archive(&mut self, loser: &SlotHeader, content: Bytes, again: bool) -> StoreResult<()> {
+    fn archive(&mut self, loser: &SlotHeader, content: Bytes) -> StoreResult<()> {
         let single = match loser.body {
             Body::Single(content) => Some(content),
             Body::Inline | Body::Slot(_) | Body::None => None,
@@ -273,10 +273,9 @@ impl<D: Disk> Mount<D> {
             payload_crc: loser.payload_crc,
             single,
         };
-        // After a restart the file may be there, and the record not: a second one does no harm.
-        if !self.core.archive(&lost, &content)? && !again {
-            return Ok(());
-        }
+        // Whoever sees a conflict says so, even if it is kept already: the record may not have followed its file, and
+        // a second one does no harm.
+        self.core.archive(&lost, &content)?;
         let object = lost.object;
         tracing::warn!(?object, edit = ?lost.tag, "two edits met: the older one is in the archive");
         self.reserve_log(SETTLED_MAX + content.len())?;
