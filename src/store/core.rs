@@ -51,6 +51,9 @@ pub struct Core<D: Disk> {
     pub rebuilt: bool,
     /// Versions taken over as state that the replay of our own log found: no more than a checkpoint leaves behind.
     pub images: Vec<(Edit, Bytes)>,
+    /// Contents that replayed edits gave up, with the homes of their objects: a later edit, of another log perhaps, may
+    /// have brought one back, so they are looked at when all logs are replayed.
+    pub freed_singles: Vec<(Position, Place)>,
     /// What of other logs the replay of our own showed to be covered.
     pub reached: Vec<Position>,
 }
@@ -73,6 +76,7 @@ impl<D: Disk> Core<D> {
             warnings: Vec::new(),
             rebuilt: false,
             images: Vec::new(),
+            freed_singles: Vec::new(),
             reached: Vec::new(),
         }
     }
@@ -238,7 +242,9 @@ impl<D: Disk> Core<D> {
             self.replay_slots(edit, &home, target.as_ref(), raw)?;
         }
         self.account(edit, &home, raw.sequence);
-        self.remove_single(edit)?;
+        if let Some(content) = edit.freed_single {
+            self.freed_singles.push((content, home.place()));
+        }
         Ok(answer_of(edit, &home))
     }
 
@@ -378,6 +384,17 @@ impl<D: Disk> Core<D> {
             Some(content) => self.unlink_single(content),
             None => Ok(()),
         }
+    }
+
+    /// Removes the contents that replayed edits gave up, but for those that are in use again.
+    pub(super) fn remove_freed_singles(&mut self) -> StoreResult<()> {
+        for (content, home) in std::mem::take(&mut self.freed_singles) {
+            let used = self.header_at(home)?.is_some_and(|h| h.body == Body::Single(content));
+            if !used {
+                self.unlink_single(content)?;
+            }
+        }
+        Ok(())
     }
 
     /// A content that no version uses any more.

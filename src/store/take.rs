@@ -153,7 +153,11 @@ impl<D: Disk> Mount<D> {
             && home.body != Body::Single(content)
             && !old_is_kept
         {
-            self.core.unlink_single(content)?;
+            if incoming.again {
+                self.core.freed_singles.push((content, home.place()));
+            } else {
+                self.core.unlink_single(content)?;
+            }
         }
         let after = match home.state {
             State::Purged => SmallVec::new(),
