@@ -77,6 +77,10 @@ impl<D: Disk> Mount<D> {
             }
             self.note_covered(log.at(to));
         }
+        if answers.iter().any(|answer| matches!(answer, Received::Covered(_))) {
+            // Said of the records that were waiting for them; somebody else may have one all the same.
+            self.gone_contents.clear();
+        }
         self.commit()?;
         self.settle();
         Ok(answers)
