@@ -160,6 +160,12 @@ impl Mirror {
         }
     }
 
+    /// Whether this is the machine whose mount it is.
+    #[must_use]
+    pub fn is_of(&self, machine: MachineId) -> bool {
+        self.tail.borrow().is_some_and(|tail| tail.log.machine == machine)
+    }
+
     /// Whether this mount has had, since the storage started, everything that the members it heard from had.
     #[must_use]
     pub fn has_caught_up(&self) -> bool {

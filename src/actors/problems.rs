@@ -42,9 +42,10 @@ pub fn of_store(error: &StoreError, mount: &SharedMount) -> Problem {
 /// A failed read.
 #[must_use]
 pub fn of_object(error: &ReadError, mount: &SharedMount, id: &ObjectId) -> Problem {
-    // "Not found" is the truth only where everything that made the object was heard of.
+    // "Not found" is the truth only where everything that made the object was heard of. What we made we know.
     if matches!(error, ReadError::NotFound { deleted: false })
         && mount.mirror.mirroring
+        && !mount.mirror.is_of(id.machine)
         && !mount.mirror.report().coverage.covers(id.creation())
     {
         return Problem::new(
