@@ -2,6 +2,7 @@
 
 use super::session::Problem;
 use super::shared_mount::SharedMount;
+use crate::cluster::evidence::{AtHome, Evidence, evidence};
 use crate::cluster::opver::Opver;
 use crate::format::file_id::ObjectId;
 use crate::messages::error::ErrorCode;
@@ -46,7 +47,8 @@ pub fn of_object(error: &ReadError, mount: &SharedMount, id: &ObjectId) -> Probl
     if matches!(error, ReadError::NotFound { deleted: false })
         && mount.mirror.mirroring
         && !mount.mirror.is_of(id.machine)
-        && !mount.mirror.report().coverage.covers(id.creation())
+        && evidence(id.creation(), AtHome::Hole, &mount.mirror.report().coverage)
+            == Evidence::Unknown
     {
         return Problem::new(
             ErrorCode::Unavailable,

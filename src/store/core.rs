@@ -9,6 +9,7 @@ use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::options::{MountOptions, Planted};
 use super::space::Space;
+use crate::cluster::tenancy::{Claim, Tenant, claim};
 use crate::cluster::version::{Decision, Winner, compare};
 use crate::format::checkpoint::{AnsweredToken, Counters, FreedPlace};
 use crate::format::ids::{ChunkNumber, ChunkfileId, Place, Position, Sequence, Token, UNIT};
@@ -533,15 +534,20 @@ impl<D: Disk> Core<D> {
     }
 }
 
-/// Whether `there` is the home of an object that the same allocator created after the one of `header`: the newest
-/// tenant wins a place.
+/// Whether a home at one address was handed out after the one of `header`: the allocator's newest tenant wins a place.
+/// Only of homes the header tells since when they hold it; the order of others follows from the logs.
 #[must_use]
 pub fn is_newer_home(there: &SlotHeader, header: &SlotHeader) -> bool {
+    let log = |header: &SlotHeader| (header.creation.machine, header.creation.log_id);
+    let tenant = |header: &SlotHeader| Tenant {
+        since: header.creation.sequence,
+        creation: header.creation,
+        cookie: header.cookie,
+    };
     there.role == Role::Home
         && header.role == Role::Home
-        && (there.creation.machine, there.creation.log_id)
-            == (header.creation.machine, header.creation.log_id)
-        && there.creation.sequence > header.creation.sequence
+        && log(there) == log(header)
+        && claim(Some(&tenant(there)), &tenant(header)) == Claim::Older
 }
 
 /// The answer that an edit gave, for the table of R2.

@@ -9,6 +9,7 @@ use super::core::is_newer_home;
 use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
+use crate::cluster::archive::{EditToken, loser};
 use crate::cluster::version::{Decision, Winner, compare};
 use crate::format::conflict::Conflict;
 use crate::format::ids::{Place, Position};
@@ -66,16 +67,14 @@ impl<D: Disk> Mount<D> {
                 self.mend_payload(&old, incoming)
             }
             Decision::Apply => self.store_version(Some(&old), incoming, false),
-            Decision::Conflict { winner } => {
-                let retried = home.token_sequence != 0
-                    && home.token_client == old.token_client
-                    && home.token_sequence == old.token_sequence;
+            decision @ Decision::Conflict { winner } => {
+                let lost = loser(decision, &edit_token(&old), &edit_token(home));
                 match winner {
                     Winner::Incoming => {
-                        let kept = !retried && self.archive_local(&old, incoming)?;
+                        let kept = lost.is_some() && self.archive_local(&old, incoming)?;
                         self.store_version(Some(&old), incoming, kept)
                     }
-                    Winner::Local if retried => self.give_up_content(incoming),
+                    Winner::Local if lost.is_none() => self.give_up_content(incoming),
                     Winner::Local => self.archive_incoming(incoming),
                 }
             }
@@ -304,6 +303,11 @@ impl<D: Disk> Mount<D> {
         }
         Ok(())
     }
+}
+
+/// The client's name of the edit that made a version.
+const fn edit_token(header: &SlotHeader) -> EditToken {
+    EditToken { client: header.token_client, sequence: header.token_sequence }
 }
 
 /// Whether something would vanish with a losing version: not if it is a tombstone over the content that stands.
