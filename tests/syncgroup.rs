@@ -15,7 +15,8 @@ use folio::actors::storage_room::StorageRoom;
 use folio::actors::threads::Threads;
 use folio::format::file_id::ObjectId;
 use folio::messages::error::ErrorCode;
-use folio::messages::heads::{Acks, IdBytes, Written};
+use folio::messages::heads::{Acks, Delete, IdBytes, Written};
+use folio::messages::opcode::Opcode;
 use folio::settings::{Environment, Source, TrackerSettings};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -528,4 +529,52 @@ fn a_retry_is_answered_with_the_copies_that_there_are_now() {
         assert_eq!((again.id, again.opver), (first.id, first.opver));
         (again.copies, again.degraded) == (2, false)
     });
+}
+
+/// Has a change made by a mirror as soon as it takes it.
+fn instead<T>(mut ask: impl FnMut() -> common::Outcome<T>) -> T {
+    insist(|| match ask() {
+        Err(ErrorCode::Busy | ErrorCode::WrongNode) => Err(ErrorCode::Unavailable),
+        other => other,
+    })
+}
+
+#[test]
+fn a_dead_owner_stops_no_edit_and_no_mirror_compares_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, mut machines) = syncgroup(dir.path(), 3, &[]);
+    let put = put_copies(&machines[0], 0, 2);
+    until("it is everywhere", || machines.iter().all(|m| m.reads(&put.id).is_some()));
+    let mut mirror = machines[1].client();
+    let beside = mirror.modify(&put.id, b"beside the owner");
+    assert_eq!(beside.err(), Some(ErrorCode::WrongNode), "the owner is there");
+    machines[0].stop();
+    assert_eq!(mirror.get(&put.id).expect("a mirror has it"), b"enough copies");
+    let edited = instead(|| mirror.modify(&put.id, b"in its place"));
+    let token = mirror.token();
+    let head = Delete { id: put.id, token, if_opver: Some(edited.opver) };
+    let request = mirror.send(Opcode::Delete, 0, &head, b"");
+    assert_eq!(mirror.outcome::<Written>(request).err(), Some(ErrorCode::Unavailable));
+    until("the other mirror has the edit", || {
+        machines[2].reads(&put.id) == Some(b"in its place".to_vec())
+    });
+    machines[0].start();
+    until_live(&machines);
+    let last = instead(|| machines[0].client().modify(&put.id, b"by the owner again"));
+    assert!(last.opver > edited.opver, "the owner builds on what was written in its place");
+    until("all are the same", || {
+        machines.iter().all(|m| m.reads(&put.id) == Some(b"by the owner again".to_vec()))
+    });
+}
+
+#[test]
+fn a_failed_mount_of_an_owner_that_is_heard_stops_no_edit() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, machines) = syncgroup(dir.path(), 2, &[]);
+    let put = put_copies(&machines[1], 1, 2);
+    machines[1].room().placement.mounts()[1].fence("a test".to_owned());
+    until("it is away", || machines[0].states(2) == [SyncState::Live, SyncState::Away]);
+    let mut mirror = machines[0].client();
+    instead(|| mirror.modify(&put.id, b"in its place"));
+    assert_eq!(mirror.get(&put.id).expect("read"), b"in its place");
 }

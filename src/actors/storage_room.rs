@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::mirror::Outlook;
-use super::peers::PeerTable;
+use super::peers::{PeerTable, SyncState};
 use super::placement::Placement;
 use super::session::{Problem, SessionConfig};
 use super::shared_mount::SharedMount;
@@ -183,7 +183,11 @@ impl StorageRoom {
         }
         let now_ms = self.peers.clock.now_ms();
         let owner = if own { None } else { self.peers.get(id.machine) };
-        let silence_ms = owner.map_or(0, |owner| now_ms.saturating_sub(owner.heard_ms()));
+        let silence_ms = owner.map_or(0, |owner| match owner.mount(id.mount) {
+            // It is heard and says that this mount of it does not serve: nobody else could write (P6).
+            Some(theirs) if theirs.state() == SyncState::Away => u64::MAX,
+            Some(_) | None => now_ms.saturating_sub(owner.heard_ms()),
+        });
         let caught_up = self.peers.all_covered_by(id.mount, &mount.mirror.report().coverage);
         if caught_up {
             mount.mirror.note_caught_up();
