@@ -20,6 +20,7 @@ use super::session::Problem;
 use super::task::Task;
 use crate::cluster::reuse::MemberReport;
 use crate::format::ids::{ChunkfileId, MachineId, MountIndex, Position, Sequence};
+use crate::format::record::Dropped;
 use crate::store::mount::Staged;
 use actix::prelude::*;
 use std::cell::RefCell;
@@ -320,6 +321,26 @@ impl Handler<ContentIsGone> for Binlog {
 
     fn handle(&mut self, ContentIsGone(content): ContentIsGone, _: &mut Context<Self>) {
         self.room.borrow_mut().content_is_gone(content);
+    }
+}
+
+/// A version in the conflict archive that is given up, on all mirrors. Answered when that is durable here; `false`: there
+/// is none of that name.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<bool, Problem>")]
+pub struct DropArchived(pub Dropped);
+
+impl Handler<DropArchived> for Binlog {
+    type Result = Result<bool, Problem>;
+
+    fn handle(
+        &mut self,
+        DropArchived(dropped): DropArchived,
+        ctx: &mut Context<Self>,
+    ) -> Self::Result {
+        let result = self.room.borrow_mut().drop_archived(&dropped);
+        self.tick_soon(ctx);
+        result
     }
 }
 

@@ -5,10 +5,11 @@
 
 use crate::cluster::coverage::Coverage;
 use crate::cluster::reuse::MemberReport;
+use crate::format::conflict::Conflict;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::{Address, ChunkfileId, MachineId, Position, Sequence, Tag, Token};
 use crate::format::members::Member;
-use crate::format::record::ChunkfileCreated;
+use crate::format::record::{ChunkfileCreated, Dropped};
 use crate::format::slot::SlotHeader;
 use crate::store::content::{ContentCopy, CopyError};
 use crate::store::digest::{ChunkDigest, DigestCursor, SummaryPage};
@@ -122,6 +123,11 @@ pub trait Engine: Send + 'static {
     fn set_members(&mut self, members: Vec<Member>) -> StoreResult<()>;
     /// Our own log.
     fn own_log(&self) -> LogName;
+    /// Gives a version in the conflict archive up, on all mirrors; see [`Mount::drop_archived`].
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn drop_archived(&mut self, dropped: &Dropped) -> StoreResult<bool>;
 }
 
 impl<D: Disk> Engine for Mount<D> {
@@ -231,6 +237,10 @@ impl<D: Disk> Engine for Mount<D> {
     fn own_log(&self) -> LogName {
         Self::own_log(self)
     }
+
+    fn drop_archived(&mut self, dropped: &Dropped) -> StoreResult<bool> {
+        Self::drop_archived(self, dropped)
+    }
 }
 
 /// The reading side of a mount, and its temporary files.
@@ -339,6 +349,25 @@ pub trait Shelf: Send + Sync + 'static {
     fn create_single(&self, content: Position) -> io::Result<Box<dyn Sink>>;
     /// Removes a finished temporary file that will not become an object.
     fn remove_temp(&self, content: Position);
+    /// Every version in the conflict archive, see [`Reader::archived`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn archived(&self) -> Result<Vec<Conflict>, ReadError>;
+    /// The content of a small one, see [`Reader::archived_content`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn archived_content(&self, lost: &Conflict) -> Result<Option<Vec<u8>>, ReadError>;
+    /// Opens the content of a large one, see [`Reader::open_archived`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn open_archived(
+        &self,
+        lost: &Conflict,
+        content: Position,
+    ) -> Result<Box<dyn Single>, ReadError>;
     /// Space of the file system.
     ///
     /// # Errors
@@ -528,6 +557,22 @@ impl<D: Disk> Shelf for Reader<D> {
 
     fn remove_temp(&self, content: Position) {
         remove_temp(self.disk(), content);
+    }
+
+    fn archived(&self) -> Result<Vec<Conflict>, ReadError> {
+        Self::archived(self)
+    }
+
+    fn archived_content(&self, lost: &Conflict) -> Result<Option<Vec<u8>>, ReadError> {
+        Self::archived_content(self, lost)
+    }
+
+    fn open_archived(
+        &self,
+        lost: &Conflict,
+        content: Position,
+    ) -> Result<Box<dyn Single>, ReadError> {
+        Ok(Box::new(Self::open_archived(self, lost, content)?))
     }
 
     fn space(&self) -> io::Result<Space> {

@@ -22,6 +22,7 @@ pub mod binlog;
 pub mod budget;
 pub mod caller;
 pub mod chunk_file;
+pub mod conflicts;
 pub mod connection;
 pub mod content_fetch;
 pub mod download;

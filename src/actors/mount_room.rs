@@ -19,6 +19,7 @@ use super::shared_mount::{OpenMount, SharedMount};
 use super::task::{Change, Content, Task, What};
 use crate::cluster::view::MountState;
 use crate::format::ids::Sequence;
+use crate::format::record::Dropped;
 use crate::store::error::StoreError;
 use crate::store::mount::{PutRequest, Staged};
 use std::collections::VecDeque;
@@ -264,6 +265,29 @@ impl MountRoom {
             self.publish_tail();
         }
         self.release();
+    }
+
+    /// Gives a version in the conflict archive up; see [`Engine::drop_archived`].
+    ///
+    /// # Errors
+    /// The mount is out of service.
+    pub fn drop_archived(&mut self, dropped: &Dropped) -> Result<bool, Problem> {
+        let Some(engine) = &mut self.engine else { return Err(self.shared.out_of_service()) };
+        match engine.drop_archived(dropped) {
+            Ok(done) => {
+                let stats = engine.stats();
+                self.shared.publish_stats(stats);
+                self.answer_durable();
+                Ok(done)
+            }
+            Err(error) => {
+                tracing::error!(mount = self.shared.index, %error, "cannot drop a conflict");
+                if self.engine.as_ref().is_some_and(|engine| engine.fenced().is_some()) {
+                    self.leave_fenced();
+                }
+                Err(problems::of_store(&error, &self.shared))
+            }
+        }
     }
 
     /// Puts the mount out of service.

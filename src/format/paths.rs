@@ -12,6 +12,7 @@
 //! synclog/<peer>/<log id>-<first sequence>.log                segments received from a peer
 //! conflicts/<object>-<machine>-<log id>-<sequence>            a losing version, by the position of its edit
 //! conflicts/<machine>-<log id>-<sequence>.single              the content of a large one (a link of its singlefile)
+//! conflicts/<object>-<machine>-<log id>-<sequence>.dropped    empty: it was given up, and is not kept again
 //! ```
 //!
 //! Machines are decimal; log ids and chunk numbers are 8, sequences 16 hexadecimal digits; an object is the 60
@@ -88,6 +89,8 @@ pub enum MountFile {
     Conflict(ObjectId, Position),
     /// The content of a large losing version, by its content id.
     ConflictSingle(Position),
+    /// A losing version that was given up: object, position of its edit.
+    ConflictDropped(ObjectId, Position),
 }
 
 impl MountFile {
@@ -126,13 +129,10 @@ impl MountFile {
             [CONFLICTS, name] if name.ends_with(".single") => {
                 position(name.strip_suffix(".single")?).map(Self::ConflictSingle)
             }
-            [CONFLICTS, name] => {
-                let (object, edit) = name.split_at_checked(60)?;
-                let bytes = BASE64URL_NOPAD.decode(object.as_bytes()).ok()?;
-                let bytes: [u8; OBJECT_ID_LEN] = bytes.try_into().ok()?;
-                let object = ObjectId::decode(&bytes).ok()?;
-                Some(Self::Conflict(object, position(edit.strip_prefix('-')?)?))
-            }
+            [CONFLICTS, name] => match name.strip_suffix(".dropped") {
+                Some(name) => losing(name).map(|(object, at)| Self::ConflictDropped(object, at)),
+                None => losing(name).map(|(object, at)| Self::Conflict(object, at)),
+            },
             _ => None,
         }
     }
@@ -178,6 +178,9 @@ impl fmt::Display for MountFile {
                 let object = BASE64URL_NOPAD.encode(&object.encode());
                 let (m, l, s) = (e.machine, e.log_id, e.sequence);
                 write!(f, "{CONFLICTS}/{object}-{m}-{l:08x}-{s:016x}")
+            }
+            Self::ConflictDropped(object, edit) => {
+                write!(f, "{}.dropped", Self::Conflict(*object, *edit))
             }
             Self::ConflictSingle(c) => {
                 write!(f, "{CONFLICTS}/{}-{:08x}-{:016x}.single", c.machine, c.log_id, c.sequence)
@@ -239,6 +242,14 @@ fn position(text: &str) -> Option<Position> {
     })
 }
 
+/// The object and the edit that name a losing version.
+fn losing(name: &str) -> Option<(ObjectId, Position)> {
+    let (object, edit) = name.split_at_checked(60)?;
+    let bytes = BASE64URL_NOPAD.decode(object.as_bytes()).ok()?;
+    let bytes: [u8; OBJECT_ID_LEN] = bytes.try_into().ok()?;
+    Some((ObjectId::decode(&bytes).ok()?, position(edit.strip_prefix('-')?)?))
+}
+
 fn segment(name: &str) -> Option<SegmentName> {
     let (log_id, first) = name.strip_suffix(".log")?.split_once('-')?;
     Some(SegmentName { log_id: hex32(log_id)?, first: hex64(first)? })
@@ -250,7 +261,7 @@ mod tests {
     use crate::format::file_id::ObjectKind;
     use proptest::prelude::*;
 
-    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 13] {
+    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 14] {
         let name = SegmentName { log_id: p.log_id, first: p.sequence };
         let object = ObjectId {
             kind: ObjectKind::Chunk,
@@ -278,6 +289,7 @@ mod tests {
             MountFile::Conflict(object, p),
             MountFile::BinlogSpare,
             MountFile::ConflictSingle(p),
+            MountFile::ConflictDropped(object, p),
         ]
     }
 

@@ -1,6 +1,7 @@
-//! What a storage's console can be asked: `status`, `mounts`, `nodes`, `peers`. The rest of the table comes with the
+//! What a storage's console can be asked: `status`, `mounts`, `nodes`, `peers`, `conflicts`. The rest of the table comes with the
 //! rooms that it is about.
 
+mod conflicts;
 mod peers;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub(super) fn source(sight: Sight) -> ConsoleSource {
     let status = Arc::new(sight);
     let (mounts, nodes) = (Arc::clone(&status), Arc::clone(&status));
     let (peers, sync) = (Arc::clone(&status), Arc::clone(&status));
+    let conflicts = Arc::clone(&status);
     ConsoleSource::new(node, "storage", env!("CARGO_PKG_VERSION"))
         .command("status", "", "how this storage is, and what mends what is wrong", move |words| {
             let sight = Arc::clone(&status);
@@ -61,6 +63,15 @@ pub(super) fn source(sight: Sight) -> ConsoleSource {
             move |words| {
                 let sight = Arc::clone(&peers);
                 async move { sight.peers(&words) }
+            },
+        )
+        .command(
+            "conflicts",
+            "[list | show N | restore N | drop N]",
+            "edits that lost a conflict: look at them, put one back, give one up",
+            move |words| {
+                let sight = Arc::clone(&conflicts);
+                async move { sight.conflicts(&words).await }
             },
         )
         .command("sync", "", "the same as `peers`", move |words| {
@@ -99,6 +110,8 @@ impl Sight {
             .fact("in_flight_bytes", Value::Bytes(bytes))
             .fact("in_flight_bytes_max", Value::Bytes(bytes_max))
             .fact("busy_answers", room.budget.refused())
+            .fact("conflicts_met", mounts.iter().map(|m| m.stats.conflicts).sum::<u64>())
+            .fact("conflicts_kept", mounts.iter().map(|m| m.stats.archived).sum::<u64>())
             .table("logs", &["mount", "log_id", "durable", "checkpointed"], self.logs(&mounts))
             .table("trackers", &["tracker", "state", "connects", "why"], self.tracker_rows());
         Ok(if warnings.is_empty() {
@@ -178,6 +191,9 @@ impl Sight {
             }
         }
         for (what, remedy) in self.mirror_warnings() {
+            warn(what, remedy);
+        }
+        if let Some((what, remedy)) = self.conflict_warnings() {
             warn(what, remedy);
         }
         if self.settings.durability.sync == SyncMode::Os {

@@ -57,6 +57,10 @@ pub struct Core<D: Disk> {
     pub freed_singles: Vec<(Position, Place)>,
     /// What of other logs the replay of our own showed to be covered.
     pub reached: Vec<Position>,
+    /// Versions in the conflict archive when it was last counted.
+    pub(super) archived: u64,
+    /// The archive may have changed since.
+    pub(super) archive_changed: bool,
 }
 
 impl<D: Disk> Core<D> {
@@ -79,6 +83,8 @@ impl<D: Disk> Core<D> {
             images: Vec::new(),
             freed_singles: Vec::new(),
             reached: Vec::new(),
+            archived: 0,
+            archive_changed: true,
         }
     }
 

@@ -143,6 +143,10 @@ pub struct MountStats {
     pub batches: u64,
     /// Records in them.
     pub records: u64,
+    /// Versions in the conflict archive.
+    pub archived: u64,
+    /// Conflicts that were met here since the start.
+    pub conflicts: u64,
 }
 
 pub(super) struct StagedEdit {
@@ -176,6 +180,8 @@ pub struct Mount<D: Disk> {
     pub(super) sweep: super::maintain::Sweep,
     pub(super) batches: u64,
     pub(super) records: u64,
+    /// Conflicts that were met since the start.
+    pub(super) conflicts: u64,
     /// Other logs.
     pub(super) received: Received<D>,
     /// What each other member last said.
@@ -454,6 +460,7 @@ impl<D: Disk> Mount<D> {
     pub fn stats(&mut self) -> MountStats {
         let (holes, hole_units, waiting_units) = self.core.space.totals();
         let space = self.disk_space().unwrap_or_default();
+        let archived = self.core.archived();
         let states = self.core.chunks.states.values();
         MountStats {
             counters: self.core.counters,
@@ -468,6 +475,8 @@ impl<D: Disk> Mount<D> {
             checkpointed: self.checkpoints.covered,
             batches: self.batches,
             records: self.records,
+            archived,
+            conflicts: self.conflicts,
         }
     }
 

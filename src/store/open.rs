@@ -141,6 +141,7 @@ impl<D: Disk> Mount<D> {
             sweep: Sweep::default(),
             batches: 0,
             records: 0,
+            conflicts: 0,
             received: Received::default(),
             reports: BTreeMap::new(),
             settling: Vec::new(),

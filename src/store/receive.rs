@@ -198,7 +198,9 @@ impl<D: Disk> Mount<D> {
                     Body::Inline | Body::Slot(_) | Body::Single(_) | Body::None => Ok(None),
                 }
             }
-            Ok(Some(Record::Archived(Conflict { single: Some(content), length, .. }))) => {
+            Ok(Some(Record::Archived(lost @ Conflict { single: Some(content), length, .. })))
+                if !self.core.is_dropped(&lost)? =>
+            {
                 let kept = paths::conflict_single(content);
                 let found = self.core.disk.stat(&kept);
                 let found = found.map_err(StoreError::io(format!("stat {kept}")))?.is_some();

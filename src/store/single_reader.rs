@@ -33,19 +33,29 @@ impl<D: Disk> Reader<D> {
     ) -> Result<SingleReader<D::File>, ReadError> {
         self.check()?;
         let path = paths::single(content);
-        let file = match self.disk().open(&path, Open::Read) {
+        self.open_single_at(&path, content, (home.length, home.payload_crc))
+    }
+
+    /// Opens the file `path`, which must have this content, of this length and CRC32C.
+    pub(super) fn open_single_at(
+        &self,
+        path: &str,
+        content: Position,
+        (length, payload_crc): (u64, u32),
+    ) -> Result<SingleReader<D::File>, ReadError> {
+        let file = match self.disk().open(path, Open::Read) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(ReadError::Unsettled("the singlefile is gone"));
             }
             Err(e) => return Err(ReadError::io(path)(e)),
         };
-        let len = file.len().map_err(ReadError::io(path.as_str()))?;
+        let len = file.len().map_err(ReadError::io(path))?;
         let mut bytes = [0; FOOTER_LEN];
         let Some(at) = len.checked_sub(FOOTER_LEN as u64) else {
             return Err(ReadError::Unsettled("the singlefile is cut short"));
         };
-        let got = file.read_full_at(at, &mut bytes).map_err(ReadError::io(path.as_str()))?;
+        let got = file.read_full_at(at, &mut bytes).map_err(ReadError::io(path))?;
         if got < FOOTER_LEN {
             return Err(ReadError::Unsettled("the singlefile is cut short"));
         }
@@ -54,8 +64,8 @@ impl<D: Disk> Reader<D> {
         };
         let same = footer.content == content
             && footer.mount == self.mount()
-            && footer.length == home.length
-            && footer.payload_crc == home.payload_crc;
+            && footer.length == length
+            && footer.payload_crc == payload_crc;
         if same {
             Ok(SingleReader { file, footer })
         } else {

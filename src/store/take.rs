@@ -280,6 +280,7 @@ impl<D: Disk> Mount<D> {
         // a second one does no harm.
         self.core.archive(&lost, &content)?;
         let object = lost.object;
+        self.conflicts += 1;
         tracing::warn!(?object, edit = ?lost.tag, "two edits met: the older one is in the archive");
         self.reserve_log(SETTLED_MAX + content.len())?;
         let sequence = self.take_sequence();

@@ -12,6 +12,7 @@ mod harness;
 mod keys;
 mod kill;
 mod membership;
+mod mirrors;
 mod mounts;
 mod objects;
 mod system_calls;
