@@ -27,6 +27,7 @@ pub mod connection;
 pub mod content_fetch;
 pub mod download;
 pub mod engine;
+mod forward;
 pub mod get_job;
 pub mod heartbeat;
 mod incoming;

@@ -5,6 +5,7 @@
 
 use super::binlog::AnswerAgain;
 use super::connection::{Connection, busy};
+use super::forward::{Edit, wrong_node};
 use super::get_job::{Ask, GetJob, object_head};
 use super::list_job::{ListJob, encode_page};
 use super::outbox::RequestTag;
@@ -33,6 +34,7 @@ use crate::store::options::Reserve;
 use crate::store::read::ReadError;
 use crate::store::reader::{Content as Found, FIRST_READ_MAX, Fast, Got};
 use crate::store::tokens::Begin;
+use bytes::Bytes;
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -79,13 +81,17 @@ impl Connection {
             Opcode::Modify => {
                 count.modifies.fetch_add(1, Ordering::Relaxed);
                 let head: Modify = StorageRoom::head(frame.head())?;
-                self.modify(tag, &head, frame)
+                self.modify(tag, head, frame)
             }
             Opcode::Delete => {
                 count.deletes.fetch_add(1, Ordering::Relaxed);
                 let head: Delete = StorageRoom::head(frame.head())?;
                 let id = room.object(&head.id)?;
-                room.may_change(&id, head.if_opver.is_some())?;
+                if let Some(owner) = self.owner_of(&id, head.if_opver.is_some())? {
+                    let (opcode, token) = (entry.opcode, head.token);
+                    let edit = Edit { opcode, token, head, payload: Bytes::new() };
+                    return self.forward(tag, owner, &edit);
+                }
                 let what = What::Delete { id, if_opver: head.if_opver };
                 self.change(tag, head.token, &id, what)
             }
@@ -93,7 +99,11 @@ impl Connection {
                 count.deletes.fetch_add(1, Ordering::Relaxed);
                 let head: Undelete = StorageRoom::head(frame.head())?;
                 let id = room.object(&head.id)?;
-                room.may_change(&id, false)?;
+                if let Some(owner) = self.owner_of(&id, false)? {
+                    let (opcode, token) = (entry.opcode, head.token);
+                    let edit = Edit { opcode, token, head, payload: Bytes::new() };
+                    return self.forward(tag, owner, &edit);
+                }
                 self.change(tag, head.token, &id, What::Undelete { id })
             }
             opcode @ (Opcode::Stat | Opcode::List | Opcode::Df | Opcode::Ping | Opcode::Info) => {
@@ -271,10 +281,7 @@ impl Connection {
                 self.again(tag, &answered, permit)?;
                 Ok(None)
             }
-            Begin::InFlight => {
-                Err(Problem::new(ErrorCode::UnknownOutcome, "the same request is being executed")
-                    .remedy("ask again with the same token"))
-            }
+            Begin::InFlight => Err(in_flight()),
             Begin::TooOld => Err(Problem::new(
                 ErrorCode::UnknownToken,
                 "the token is too old to know whether it was executed; it was not executed now",
@@ -284,7 +291,7 @@ impl Connection {
     }
 
     /// The change was done before: it is answered with the copies that it has now.
-    fn again(
+    pub(super) fn again(
         &mut self,
         tag: RequestTag,
         answered: &AnsweredToken,
@@ -316,10 +323,17 @@ impl Connection {
         self.body(tag, head.token, head.length, mount, intent, frame)
     }
 
-    fn modify(&mut self, tag: RequestTag, head: &Modify, frame: Frame) -> Result<(), Problem> {
+    fn modify(&mut self, tag: RequestTag, head: Modify, frame: Frame) -> Result<(), Problem> {
         let room = Arc::clone(&self.room);
         let id = room.object(&head.id)?;
-        room.may_change(&id, head.if_opver.is_some())?;
+        if let Some(owner) = self.owner_of(&id, head.if_opver.is_some())? {
+            if frame.header.has(FLAG_STREAMED) {
+                return Err(wrong_node(&owner));
+            }
+            let (opcode, token) = (Opcode::Modify, head.token);
+            let edit = Edit { opcode, token, head, payload: frame.into_payload() };
+            return self.forward(tag, owner, &edit);
+        }
         let mount = room.placement.mount(id.mount)?;
         let intent = Intent::Modify { id, if_opver: head.if_opver };
         self.body(tag, head.token, head.length, mount, intent, frame)
@@ -383,6 +397,12 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// A retry came while the first attempt is at work.
+pub(super) fn in_flight() -> Problem {
+    Problem::new(ErrorCode::UnknownOutcome, "the same request is being executed")
+        .remedy("ask again with the same token")
 }
 
 /// Space of a mount as `df` shows it.

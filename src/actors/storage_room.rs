@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::mirror::Outlook;
-use super::peers::{PeerTable, SyncState};
+use super::peers::{Peer, PeerTable, SyncState};
 use super::placement::Placement;
 use super::session::{Problem, SessionConfig};
 use super::shared_mount::SharedMount;
@@ -41,6 +41,8 @@ pub struct Counters {
     pub deletes: AtomicU64,
     /// Everything else.
     pub others: AtomicU64,
+    /// Edits that were handed to their owner.
+    pub forwarded: AtomicU64,
     /// Requests that were refused.
     pub refused: AtomicU64,
     /// Connections now.
@@ -171,19 +173,23 @@ impl StorageRoom {
         Ok(id)
     }
 
-    /// Whether a change of an object may be made here, now.
+    /// Who has to make a change of an object now: the owner, if it is another machine and there; `None`: this one.
     ///
     /// # Errors
-    /// `WrongNode`: its owner is there; `Unavailable`: only the owner could, and it is away; `Busy`: in a moment.
-    pub fn may_change(&self, id: &ObjectId, conditional: bool) -> Result<(), Problem> {
+    /// `Unavailable`: only the owner could, and it is away; `Busy`: in a moment.
+    pub fn who_changes(
+        &self,
+        id: &ObjectId,
+        conditional: bool,
+    ) -> Result<Option<Arc<Peer>>, Problem> {
         let mount = self.placement.mount(id.mount)?;
         let own = id.machine == self.machine;
         if own && mount.mirror.has_caught_up() {
-            return Ok(());
+            return Ok(None);
         }
         let now_ms = self.peers.clock.now_ms();
         let owner = if own { None } else { self.peers.get(id.machine) };
-        let silence_ms = owner.map_or(0, |owner| match owner.mount(id.mount) {
+        let silence_ms = owner.as_ref().map_or(0, |owner| match owner.mount(id.mount) {
             // It is heard and says that this mount of it does not serve: nobody else could write (P6).
             Some(theirs) if theirs.state() == SyncState::Away => u64::MAX,
             Some(_) | None => now_ms.saturating_sub(owner.heard_ms()),
@@ -194,12 +200,11 @@ impl StorageRoom {
         }
         let sight = Sight { own, conditional, silence_ms, caught_up, up_ms: now_ms };
         match who_writes(sight) {
-            Verdict::Write => Ok(()),
-            Verdict::AskOwner => Err(Problem::new(
-                ErrorCode::WrongNode,
-                format!("machine {} owns the object and is there", id.machine),
-            )
-            .remedy("ask the owner")),
+            Verdict::Write => Ok(None),
+            Verdict::AskOwner => owner.map(Some).ok_or_else(|| {
+                Problem::new(ErrorCode::WrongNode, "the owner of the object is not known here")
+                    .remedy("ask the owner")
+            }),
             Verdict::Wait => Err(Problem::new(
                 ErrorCode::Busy,
                 "this mirror catches up with the others before it writes",
