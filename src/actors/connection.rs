@@ -303,6 +303,7 @@ impl Connection {
                 self.out.push(frame);
                 self.out.hold(permit);
             }
+            Out::Ask { tag, question, permit } => self.ask_others(tag, *question, permit),
             Out::Opened { tag, download } => {
                 self.in_hand = self.in_hand.saturating_sub(1);
                 let meta = Meta::answer(tag.opcode, tag.id).with_flags(FLAG_STREAMED);

@@ -3,6 +3,7 @@
 //! Invariants: it holds its share of the budget until its answer is written; it answers exactly once, also when it is
 //! dropped; what is unsettled on a pool thread goes to the `ChunkFile` actor, and what is unsettled there is damage.
 
+use super::ask_others::{Question, may_others_know};
 use super::budget::Permit;
 use super::download::Download;
 use super::engine::Shelf;
@@ -47,6 +48,8 @@ pub struct GetJob {
     shelf: Arc<dyn Shelf>,
     id: ObjectId,
     ask: Ask,
+    /// Others may answer what is not here.
+    asks_others: bool,
     answer: Option<Answer>,
 }
 
@@ -112,7 +115,14 @@ impl GetJob {
         ask: Ask,
         (to, tag, permit): (Arc<Outbox>, RequestTag, Permit),
     ) -> Self {
-        Self { mount, shelf, id, ask, answer: Some(Answer { to, tag, permit }) }
+        Self { mount, shelf, id, ask, asks_others: false, answer: Some(Answer { to, tag, permit }) }
+    }
+
+    /// Has other members asked for what is not here.
+    #[must_use]
+    pub const fn asking_others(mut self, asks_others: bool) -> Self {
+        self.asks_others = asks_others;
+        self
     }
 
     /// Has a pool thread do it.
@@ -157,7 +167,18 @@ impl GetJob {
 
     fn fail(&mut self, error: &ReadError) {
         let problem = problems::of_object(error, &self.mount, &self.id);
-        self.refuse(problem);
+        self.failed(problem);
+    }
+
+    /// It cannot be answered here.
+    fn failed(&mut self, problem: Problem) {
+        if !(self.asks_others && may_others_know(problem.code)) {
+            return self.refuse(problem);
+        }
+        if let Some(Answer { to, tag, permit }) = self.answer.take() {
+            let question = Box::new(Question { id: self.id, ask: self.ask, problem });
+            to.push(Out::Ask { tag, question, permit });
+        }
     }
 
     pub(super) fn refuse(&mut self, problem: Problem) {
@@ -174,7 +195,7 @@ impl GetJob {
                 match object_head(&got.home, first, last, min_opver) {
                     Ok(head) => self.deliver(head, window, &got, buffer),
                     Err(problem) => {
-                        self.refuse(problem);
+                        self.failed(problem);
                         Ok(())
                     }
                 }

@@ -18,6 +18,7 @@ pub mod acceptor;
 pub mod ack_room;
 pub mod admin_console;
 pub mod ambient;
+pub mod ask_others;
 pub mod binlog;
 pub mod budget;
 pub mod caller;

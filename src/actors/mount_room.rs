@@ -213,6 +213,10 @@ impl MountRoom {
             reply.refused(problems::of_store(error, &self.shared));
             return self.leave_fenced();
         }
+        let id = match &what {
+            What::Put { .. } => None,
+            What::Modify { id, .. } | What::Delete { id, .. } | What::Undelete { id } => Some(*id),
+        };
         if wants_another_mount(error) {
             self.note_full();
             if let What::Put { content: content @ Content::Inline { .. }, reserve, lane, others } =
@@ -224,7 +228,10 @@ impl MountRoom {
                 return self.placement.elsewhere(self.shared.index, change, error);
             }
         }
-        reply.refused(problems::of_store(error, &self.shared));
+        reply.refused(match id {
+            Some(id) => problems::of_change(error, &self.shared, &id),
+            None => problems::of_store(error, &self.shared),
+        });
     }
 
     fn note_full(&mut self) {

@@ -4,6 +4,7 @@
 //! that a connection says for itself); a push wakes the connection only if it was empty, so a batch of answers costs
 //! one wake-up for each connection; after [`Outbox::close`] nothing is kept.
 
+use super::ask_others::Question;
 use super::budget::Permit;
 use super::postman::Postman;
 use super::reply::Copies;
@@ -71,6 +72,15 @@ pub enum Out {
         /// The whole frame.
         frame: Bytes,
         /// Held until it is encoded.
+        permit: Permit,
+    },
+    /// A read that this storage cannot answer, and others perhaps can.
+    Ask {
+        /// Whose answer.
+        tag: RequestTag,
+        /// What is asked.
+        question: Box<Question>,
+        /// Held until it is answered.
         permit: Permit,
     },
     /// A large object was opened: the connection streams it.

@@ -40,25 +40,43 @@ pub fn of_store(error: &StoreError, mount: &SharedMount) -> Problem {
     }
 }
 
+/// A refused change of an object that exists, or not.
+#[must_use]
+pub fn of_change(error: &StoreError, mount: &SharedMount, id: &ObjectId) -> Problem {
+    let absent = StoreError::NotFound { deleted: false };
+    match error {
+        StoreError::NotFound { deleted: false } | StoreError::Foreign { .. } => {
+            unheard_of(mount, id).unwrap_or_else(|| of_store(&absent, mount))
+        }
+        _ => of_store(error, mount),
+    }
+}
+
 /// A failed read.
 #[must_use]
 pub fn of_object(error: &ReadError, mount: &SharedMount, id: &ObjectId) -> Problem {
-    // "Not found" is the truth only where everything that made the object was heard of. What we made we know.
-    if matches!(error, ReadError::NotFound { deleted: false })
-        && mount.mirror.mirroring
-        && !mount.mirror.is_of(id.machine)
-        && evidence(id.creation(), AtHome::Hole, &mount.mirror.report().coverage)
-            == Evidence::Unknown
-    {
-        return Problem::new(
+    match error {
+        ReadError::NotFound { deleted: false } => {
+            unheard_of(mount, id).unwrap_or_else(|| of_read(error, mount))
+        }
+        _ => of_read(error, mount),
+    }
+}
+
+/// "Not found" is the truth only where everything that made the object was heard of; elsewhere it is this. What we made
+/// we know.
+fn unheard_of(mount: &SharedMount, id: &ObjectId) -> Option<Problem> {
+    let mirror = &mount.mirror;
+    let known = !mirror.mirroring
+        || mirror.is_of(id.machine)
+        || evidence(id.creation(), AtHome::Hole, &mirror.report().coverage) != Evidence::Unknown;
+    (!known).then(|| {
+        Problem::new(
             ErrorCode::Unavailable,
             format!("this mirror is behind machine {}, which owns the object", id.machine),
         )
-        .remedy(
-            "start the owner, or wait until the mirror has caught up (`folio admin ... sync`)",
-        );
-    }
-    of_read(error, mount)
+        .remedy("start the owner, or wait until the mirror has caught up (`folio admin ... sync`)")
+    })
 }
 
 /// Why something could not be read, whatever it was.

@@ -3,6 +3,7 @@
 //! A get that needs no waiting is answered here, on the connection's thread, from a buffer that is used again: no hop,
 //! no allocation but the answer. Everything else is handed on with a permit.
 
+use super::ask_others::Question;
 use super::binlog::AnswerAgain;
 use super::connection::{Connection, busy};
 use super::forward::{Edit, wrong_node};
@@ -128,7 +129,15 @@ impl Connection {
                 let head: Stat = StorageRoom::head(frame.head())?;
                 let id = self.room.object(&head.id)?;
                 let mount = Arc::clone(self.room.placement.mount(id.mount)?);
-                self.hand_on(&mount, id, Ask::Stat, tag, None)?.to_pool();
+                let asks_others = self.asks_others(head.local_only);
+                match self.hand_on(&mount, id, Ask::Stat, tag, None) {
+                    Ok(job) => job.asking_others(asks_others).to_pool(),
+                    Err(problem) if asks_others => {
+                        let question = Question { id, ask: Ask::Stat, problem };
+                        self.read_failed(tag, question, None)?;
+                    }
+                    Err(problem) => return Err(problem),
+                }
             }
             Opcode::List => {
                 let head: List = StorageRoom::head(frame.head())?;
@@ -183,7 +192,12 @@ impl Connection {
         if scratch.capacity() <= SCRATCH_KEEP {
             SCRATCH.set(scratch);
         }
-        result
+        match result {
+            Err(problem) if self.asks_others(head.local_only) => {
+                self.read_failed(tag, Question { id, ask: ask_of(head), problem }, None)
+            }
+            result => result,
+        }
     }
 
     #[allow(clippy::too_many_arguments, reason = "the second half of `get`")]
@@ -197,17 +211,13 @@ impl Connection {
         scratch: &[u8],
         permit: Option<Permit>,
     ) -> Result<(), Problem> {
-        let ask = Ask::Get {
-            first: head.first,
-            last: head.last,
-            min_opver: head.min_opver,
-            window: head.window,
-        };
+        let ask = ask_of(head);
+        let asks_others = self.asks_others(head.local_only);
         match fast {
             Fast::Done(Got { home, content: Found::Buffer(at), .. }) => {
                 let object = object_head(&home, head.first, head.last, head.min_opver)?;
                 if object.count > INLINE_MAX as u64 {
-                    self.hand_on(mount, id, ask, tag, permit)?.to_pool();
+                    self.hand_on(mount, id, ask, tag, permit)?.asking_others(asks_others).to_pool();
                     return Ok(());
                 }
                 let whole = &scratch[at];
@@ -223,10 +233,11 @@ impl Connection {
                 }
             }
             Fast::Done(Got { content: Found::Single(_), .. }) | Fast::WouldBlock => {
-                self.hand_on(mount, id, ask, tag, permit)?.to_pool();
+                self.hand_on(mount, id, ask, tag, permit)?.asking_others(asks_others).to_pool();
             }
             Fast::Failed(ReadError::Unsettled(_)) => {
-                self.hand_on(mount, id, ask, tag, permit)?.to_chunk_file();
+                let job = self.hand_on(mount, id, ask, tag, permit)?;
+                job.asking_others(asks_others).to_chunk_file();
             }
             Fast::Failed(error) => {
                 return Err(problems::of_object(&error, mount, &id));
@@ -397,6 +408,11 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+const fn ask_of(head: &Get) -> Ask {
+    let Get { first, last, min_opver, window, .. } = *head;
+    Ask::Get { first, last, min_opver, window }
 }
 
 /// A retry came while the first attempt is at work.

@@ -43,6 +43,8 @@ pub struct Counters {
     pub others: AtomicU64,
     /// Edits that were handed to their owner.
     pub forwarded: AtomicU64,
+    /// Reads that other members were asked for.
+    pub asked_others: AtomicU64,
     /// Requests that were refused.
     pub refused: AtomicU64,
     /// Connections now.

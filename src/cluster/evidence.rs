@@ -53,6 +53,17 @@ pub fn evidence(creation: Position, found: AtHome, coverage: &Coverage) -> Evide
     }
 }
 
+/// What is known after all other members were asked for an object that none of them has: for each configured one what it
+/// said, `None` if it is away. One that knows it is gone is believed; without one, that nobody has it is a fact only if
+/// everybody was asked.
+#[must_use]
+pub fn after_asking(said: &[Option<Evidence>]) -> Evidence {
+    if said.contains(&Some(Evidence::Gone)) || said.iter().all(Option::is_some) {
+        return Evidence::Gone;
+    }
+    Evidence::Unknown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +97,14 @@ mod tests {
         for state in [State::Deleted, State::Purged] {
             assert_eq!(evidence(CREATION, AtHome::Object(state), &Coverage::new()), Evidence::Gone);
         }
+    }
+
+    #[test]
+    fn silence_is_no_evidence_and_what_nobody_has_is_gone() {
+        let (gone, unknown) = (Some(Evidence::Gone), Some(Evidence::Unknown));
+        assert_eq!(after_asking(&[unknown, None]), Evidence::Unknown);
+        assert_eq!(after_asking(&[None, gone]), Evidence::Gone);
+        assert_eq!(after_asking(&[unknown, unknown]), Evidence::Gone);
+        assert_eq!(after_asking(&[]), Evidence::Gone, "there is nobody else");
     }
 }

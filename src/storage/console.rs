@@ -104,6 +104,7 @@ impl Sight {
             .fact("modifies", counters.modifies.load(Ordering::Relaxed))
             .fact("deletes", counters.deletes.load(Ordering::Relaxed))
             .fact("forwarded", counters.forwarded.load(Ordering::Relaxed))
+            .fact("asked_others", counters.asked_others.load(Ordering::Relaxed))
             .fact("refused", counters.refused.load(Ordering::Relaxed))
             .fact("connections", counters.connections.load(Ordering::Relaxed))
             .fact("in_flight_requests", requests)
