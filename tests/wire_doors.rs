@@ -16,13 +16,14 @@ use folio::actors::threads::Threads;
 use folio::cluster::coverage::Coverage;
 use folio::cluster::view::MountState;
 use folio::format::crc::crc32c;
-use folio::format::ids::{Position, Token};
+use folio::format::ids::{ChunkfileId, Position, Token};
 use folio::messages::error::ErrorCode;
 use folio::messages::frame::{Frame, HEADER_LEN, Kind, MAGIC, MAJOR, MINOR};
 use folio::messages::handshake::{Auth, Hello, Nonce, Proof};
 use folio::messages::heads::{
     self, Delete, Df, ErrorHead, Get, Heartbeat, IdBytes, Info, List, ListAnswer, Modify, Ping,
-    Put, Route, Stat, SyncContent, SyncHello, SyncMember, SyncOffer, SyncPush, SyncStatus,
+    Put, Route, Stat, SyncArchive, SyncArchived, SyncChunkfiles, SyncContent, SyncCopies,
+    SyncDigest, SyncHello, SyncMarks, SyncMember, SyncOffer, SyncPull, SyncPush, SyncStatus,
     Undelete, Uuid, View,
 };
 use folio::messages::opcode::{Daemon, Entry, Opcode, PAYLOAD_MAX, Role, Stage};
@@ -138,6 +139,7 @@ fn bytes_of<H: serde::Serialize>(head: &H) -> Vec<u8> {
 fn good_head(opcode: Opcode) -> Vec<u8> {
     let token = Token { client: [5; 16], sequence: 1, lowest_unanswered: 1, issued_ms: 1 };
     let id = IdBytes::new([0; heads::ID_LEN]);
+    let chunkfile = ChunkfileId { machine: 9, log_id: 3, chunk: 0 };
     let hello = Hello {
         major: MAJOR,
         minor: MINOR,
@@ -213,6 +215,23 @@ fn good_head(opcode: Opcode) -> Vec<u8> {
         Opcode::SyncOffer => {
             bytes_of(&SyncOffer { machine: 9, mount: 0, content: Position::default(), length: 100 })
         }
+        Opcode::SyncChunkfiles => bytes_of(&SyncChunkfiles { machine: 9, mount: 0, after: None }),
+        Opcode::SyncDigest => bytes_of(&SyncDigest { machine: 9, mount: 0, chunkfile }),
+        Opcode::SyncMarks => bytes_of(&SyncMarks { machine: 9, mount: 0, chunkfile, from: 0 }),
+        Opcode::SyncCopies => bytes_of(&SyncCopies {
+            machine: 9,
+            mount: 0,
+            chunkfile,
+            from: 0,
+            homes: vec![2, 5],
+        }),
+        Opcode::SyncArchive => bytes_of(&SyncArchive { machine: 9, mount: 0, after: None }),
+        Opcode::SyncArchived => {
+            bytes_of(&SyncArchived { machine: 9, mount: 0, names: Vec::new() })
+        }
+        Opcode::SyncPull => {
+            bytes_of(&SyncPull { machine: 9, mount: 0, origin: 9, log_id: 3, from: 1 })
+        }
     }
 }
 
@@ -236,7 +255,14 @@ fn expected(opcode: Opcode, daemon: Daemon, role: Role) -> Result<(), ErrorCode>
         | Opcode::SyncPush
         | Opcode::SyncStatus
         | Opcode::SyncContent
-        | Opcode::SyncOffer => (Daemon::Storage, &[Peer][..]),
+        | Opcode::SyncOffer
+        | Opcode::SyncChunkfiles
+        | Opcode::SyncDigest
+        | Opcode::SyncMarks
+        | Opcode::SyncCopies
+        | Opcode::SyncArchive
+        | Opcode::SyncArchived
+        | Opcode::SyncPull => (Daemon::Storage, &[Peer][..]),
     };
     if !roles.contains(&role) {
         return Err(ErrorCode::Forbidden);

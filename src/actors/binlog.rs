@@ -44,7 +44,7 @@ pub type FirstOpen = UnboundedSender<(MountIndex, Result<(), OpenFailure>)>;
 
 /// See the module.
 pub struct Binlog {
-    room: Rc<RefCell<MountRoom>>,
+    pub(super) room: Rc<RefCell<MountRoom>>,
     opener: Opener,
     first: Option<FirstOpen>,
     retry: Duration,
@@ -129,7 +129,7 @@ impl Binlog {
     }
 
     /// Has the mirrors looked after soon, if there is anything to look after.
-    fn tick_soon(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn tick_soon(&mut self, ctx: &mut Context<Self>) {
         if !self.ticking && self.room.borrow().wants_a_tick() {
             self.ticking = true;
             ctx.run_later(MIRROR_TICK, |actor, ctx| {
@@ -149,7 +149,7 @@ impl Binlog {
         }
     }
 
-    fn checkpoint(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn checkpoint(&mut self, ctx: &mut Context<Self>) {
         if !self.checkpointing && self.room.borrow().checkpoint_due() {
             self.checkpointing = true;
             self.after_others(ctx, Self::checkpoint_slice);

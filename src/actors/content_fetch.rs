@@ -6,7 +6,7 @@
 //! next one.
 
 use super::caller::CallError;
-use super::engine::{Copying, Shelf};
+use super::shelf::{Copying, Shelf};
 use super::peers::{Peer, PeerTable};
 use super::shared_mount::SharedMount;
 use crate::format::ids::{MachineId, MountIndex, Position};

@@ -5,7 +5,7 @@
 //! one that was opened, to the end.
 
 use super::budget::Permit;
-use super::engine::Single;
+use super::shelf::Single;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::problems;
 use super::shared_mount::SharedMount;

@@ -6,7 +6,7 @@
 use super::ask_others::{Question, may_others_know};
 use super::budget::Permit;
 use super::download::Download;
-use super::engine::Shelf;
+use super::shelf::Shelf;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::problems;
 use super::session::Problem;

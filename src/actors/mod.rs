@@ -14,6 +14,7 @@
 //!
 //! Control actors never share an arbiter with data actors (R3). `Addr`s come by constructor (R7); [`threads`] is the
 //! one place that makes arbiters, [`ambient`] the one that reads the wall clock and draws random bytes.
+mod absorb_room;
 pub mod acceptor;
 pub mod ack_room;
 pub mod admin_console;
@@ -54,6 +55,9 @@ mod requests;
 pub mod router;
 pub mod session;
 pub mod shared_mount;
+pub mod shelf;
+mod state_answers;
+pub mod state_pull;
 pub mod storage_room;
 pub mod sync_peer;
 pub mod task;

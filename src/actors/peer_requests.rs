@@ -186,7 +186,7 @@ impl Connection {
     }
 
     /// The answer of a request that is made elsewhere.
-    fn later(&mut self, tag: RequestTag) -> Result<Later, Problem> {
+    pub(super) fn later(&mut self, tag: RequestTag) -> Result<Later, Problem> {
         let permit = self.permit(0)?;
         self.in_hand += 1;
         Ok(Later { inner: Some((Arc::clone(&self.outbox), tag, permit)) })
@@ -194,17 +194,17 @@ impl Connection {
 }
 
 /// Answers one request, once.
-struct Later {
+pub(super) struct Later {
     inner: Option<(Arc<Outbox>, RequestTag, Permit)>,
 }
 
 impl Later {
     /// Room for the payload; `false`: there is none.
-    fn grow(&mut self, bytes: u64) -> bool {
+    pub(super) fn grow(&mut self, bytes: u64) -> bool {
         self.inner.as_mut().is_some_and(|(_, _, permit)| permit.grow(bytes))
     }
 
-    fn done<H: Serialize>(mut self, answer: Result<(H, Bytes), Problem>) {
+    pub(super) fn done<H: Serialize>(mut self, answer: Result<(H, Bytes), Problem>) {
         let Some((to, tag, permit)) = self.inner.take() else { return };
         let encoded = answer.and_then(|(head, payload)| {
             let mut frame = BytesMut::new();
@@ -349,6 +349,17 @@ pub(super) fn member(said: &SyncMember) -> Result<Member, Problem> {
     })
 }
 
+pub(super) fn sync_chunkfile(made: &ChunkfileCreated) -> SyncChunkfile {
+    SyncChunkfile {
+        machine: made.id.machine,
+        log_id: made.id.log_id,
+        chunk: made.id.chunk,
+        size_units: made.size_units,
+        created_ms: made.created_ms,
+        secret: Uuid::new(made.secret),
+    }
+}
+
 fn sync_member(member: &Member) -> SyncMember {
     SyncMember {
         machine: member.machine,
@@ -359,7 +370,7 @@ fn sync_member(member: &Member) -> SyncMember {
     }
 }
 
-fn chunkfile(said: &SyncChunkfile) -> ChunkfileCreated {
+pub(super) fn chunkfile(said: &SyncChunkfile) -> ChunkfileCreated {
     ChunkfileCreated {
         id: ChunkfileId { machine: said.machine, log_id: said.log_id, chunk: said.chunk },
         size_units: said.size_units,
@@ -370,14 +381,7 @@ fn chunkfile(said: &SyncChunkfile) -> ChunkfileCreated {
 
 /// A slice as it travels; the records are the payload.
 pub(super) fn push_head(mount: MountIndex, slice: &LogSlice) -> SyncPush {
-    let chunkfiles = slice.chunkfiles.iter().map(|made| SyncChunkfile {
-        machine: made.id.machine,
-        log_id: made.id.log_id,
-        chunk: made.id.chunk,
-        size_units: made.size_units,
-        created_ms: made.created_ms,
-        secret: Uuid::new(made.secret),
-    });
+    let chunkfiles = slice.chunkfiles.iter().map(sync_chunkfile);
     SyncPush {
         mount,
         machine: slice.log.machine,

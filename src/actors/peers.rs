@@ -12,6 +12,7 @@ use super::content_fetch::Fetches;
 use super::offers::Offers;
 use super::peer_link::Link;
 use super::placement::Placement;
+use super::state_pull::pulls::Pulls;
 use crate::cluster::coverage::Coverage;
 use crate::format::ids::{MachineId, MountIndex, Sequence};
 use crate::messages::frame::Frame;
@@ -376,6 +377,8 @@ pub struct PeerTable {
     pub fetches: Fetches,
     /// Contents of large objects on their way from here.
     pub offers: Offers,
+    /// States of members that are being copied because a log does not reach back.
+    pub pulls: Pulls,
     peers: Mutex<BTreeMap<MachineId, Arc<Peer>>>,
 }
 
@@ -389,6 +392,7 @@ impl PeerTable {
             budget: Budget::new(PEER_REQUESTS, PEER_BYTES),
             fetches: Fetches::default(),
             offers: Offers::new(clock),
+            pulls: Pulls::default(),
             peers: Mutex::default(),
         })
     }

@@ -116,6 +116,13 @@ impl Connection {
             | Opcode::SyncStatus
             | Opcode::SyncContent
             | Opcode::SyncOffer => self.of_peer(entry.opcode, tag, frame),
+            Opcode::SyncChunkfiles
+            | Opcode::SyncDigest
+            | Opcode::SyncMarks
+            | Opcode::SyncCopies
+            | Opcode::SyncArchive
+            | Opcode::SyncArchived
+            | Opcode::SyncPull => self.of_puller(entry.opcode, tag, &frame),
             Opcode::Hello | Opcode::Auth | Opcode::View | Opcode::Route | Opcode::Heartbeat => {
                 Err(Problem::new(ErrorCode::UnknownOpcode, "a storage does not serve this"))
             }

@@ -4,7 +4,7 @@
 //! read side goes away together with the state `Online`.
 
 use super::binlog::Fence;
-use super::engine::Shelf;
+use super::shelf::Shelf;
 use super::mirror::{Mirror, Outlook};
 use super::read_pool::ReadPool;
 use super::registry::Registry;

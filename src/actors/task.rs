@@ -1,6 +1,6 @@
 //! What the actors of a mount are asked to do.
 
-use super::engine::Shelf;
+use super::shelf::Shelf;
 use super::get_job::GetJob;
 use super::reply::Reply;
 use super::session::Problem;

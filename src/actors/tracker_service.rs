@@ -88,7 +88,14 @@ impl Service for TrackerService {
             | Opcode::SyncPush
             | Opcode::SyncStatus
             | Opcode::SyncContent
-            | Opcode::SyncOffer => Err(Problem::new(
+            | Opcode::SyncOffer
+            | Opcode::SyncChunkfiles
+            | Opcode::SyncDigest
+            | Opcode::SyncMarks
+            | Opcode::SyncCopies
+            | Opcode::SyncArchive
+            | Opcode::SyncArchived
+            | Opcode::SyncPull => Err(Problem::new(
                 ErrorCode::UnknownOpcode,
                 format!("a tracker does not serve {opcode}"),
             )),

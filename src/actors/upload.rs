@@ -5,7 +5,8 @@
 //! only, pieces in order, one thread at a time; an upload that ends without its last frame leaves no file behind; the
 //! mutation begins only after length and checksum of the whole are what the sender says (P2).
 
-use super::engine::{Sink, is_full};
+use super::engine::is_full;
+use super::shelf::Sink;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::reply::Reply;
 use super::session::Problem;

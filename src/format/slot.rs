@@ -366,6 +366,21 @@ fn take_entry(r: &mut Reader<'_>) -> Result<Position, Short> {
     Ok(Position { machine, log_id: r.u32()?, sequence: r.u64()? })
 }
 
+/// Whether bytes whose seal is broken were the header of a home in use: magic, role and state are, and the address says
+/// that it belongs where it stands. What is stale, purged or a user's does not look so.
+#[must_use]
+pub fn looks_like_home(bytes: &[u8], here: Address) -> bool {
+    let Some(bytes) = bytes.first_chunk::<HEADER_LEN>() else { return false };
+    let u32_at = |at: usize| bytes[at..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
+    let machine = u16::from_le_bytes([bytes[32], bytes[33]]);
+    let in_use = matches!(State::from_code(bytes[6]), Some(State::Live | State::Deleted));
+    bytes[..4] == MAGIC_BYTES
+        && bytes[5] == Role::Home.code()
+        && in_use
+        && (machine, u32_at(36)) == (here.machine, here.log_id)
+        && (u32_at(40), u32_at(44)) == (here.chunk, here.offset_units)
+}
+
 impl Role {
     const fn code(self) -> u8 {
         match self {

@@ -271,6 +271,20 @@ opcodes! {
     SyncContent = 0x0053, "sync_content", PEER, Storage, Session, head SMALL_HEAD, payload 0, false;
     /// A large object's content that should be fetched.
     SyncOffer = 0x0054, "sync_offer", PEER, Storage, Session, head SMALL_HEAD, payload 0, false;
+    /// The chunkfiles of a mount.
+    SyncChunkfiles = 0x0055, "sync_chunkfiles", PEER, Storage, Session, head SMALL_HEAD, payload 0, false;
+    /// What a chunkfile holds, in 16 bytes.
+    SyncDigest = 0x0056, "sync_digest", PEER, Storage, Session, head SMALL_HEAD, payload 0, false;
+    /// The homes of a chunkfile, in 12 bytes each.
+    SyncMarks = 0x0057, "sync_marks", PEER, Storage, Session, head SMALL_HEAD, payload 0, false;
+    /// Objects as they lie in their slots.
+    SyncCopies = 0x0058, "sync_copies", PEER, Storage, Session, head HEAD_MAX, payload 0, false;
+    /// The names of the losing versions that a mount keeps.
+    SyncArchive = 0x0059, "sync_archive", PEER, Storage, Session, head SMALL_HEAD, payload 0, false;
+    /// Losing versions.
+    SyncArchived = 0x005a, "sync_archived", PEER, Storage, Session, head HEAD_MAX, payload 0, false;
+    /// A log no longer holds what the callee lacks: it should copy the caller's state.
+    SyncPull = 0x005b, "sync_pull", PEER, Storage, Session, head SMALL_HEAD, payload 0, false;
 }
 
 impl Opcode {

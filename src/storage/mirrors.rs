@@ -14,7 +14,8 @@ use crate::actors::peers::{Peer, PeerMount, PeerTable, SyncState};
 use crate::actors::reporter::{Registration, ReportNow, Reporter, ReporterStatus};
 use crate::actors::shared_mount::SharedMount;
 use crate::actors::storage_room::StorageRoom;
-use crate::actors::sync_peer::{StopSync, SyncConfig, SyncPeer};
+use crate::actors::state_pull::pulls::mend;
+use crate::actors::sync_peer::{Mender, StopSync, SyncConfig, SyncPeer};
 use crate::cluster::acks::{AckPolicy, Wanted};
 use crate::format::ids::MachineId;
 use crate::format::members::Member;
@@ -134,7 +135,7 @@ impl Overseer {
             window_bytes: settings.sync.window_bytes,
             retry_min: settings.sync.retry_min,
             retry_max: settings.sync.retry_max,
-            mender: None,
+            mender: Some(mender(&room.peers)),
         };
         Self { sync, room: Arc::clone(room), reporters: reporters.to_vec(), net }
     }
@@ -306,6 +307,15 @@ impl Overseer {
                 || (there.state() == SyncState::Disconnected && !there.error().is_empty())
         })
     }
+}
+
+/// What no log holds any more is brought by state.
+fn mender(table: &Arc<PeerTable>) -> Mender {
+    let table = Arc::clone(table);
+    Arc::new(move |need| {
+        let table = Arc::clone(&table);
+        Box::pin(async move { mend(&table, need).await })
+    })
 }
 
 async fn meet(mount: &SharedMount, meeting: Meeting) {

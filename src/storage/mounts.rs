@@ -6,7 +6,7 @@
 use super::folder;
 use super::memory_file::MemoryFile;
 use crate::actors::ambient;
-use crate::actors::engine::Shelf;
+use crate::actors::shelf::Shelf;
 use crate::actors::mount_mirror::{MountIdentity, Remember};
 use crate::actors::mount_room::{OpenFailure, Opened, Opener, Watch};
 use crate::actors::shared_mount::OpenMount;

@@ -4,7 +4,8 @@
 //! stands or falls by the rules of design section 5; absence at the mirror proves nothing, so nothing is ever removed
 //! for it.
 
-use super::disk::Disk;
+use super::content::read_footer;
+use super::disk::{Disk, Open};
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
 use super::slot_copy::SlotCopy;
@@ -14,10 +15,12 @@ use crate::cluster::version::{Decision, compare};
 use crate::format::conflict::Conflict;
 use crate::format::crc::crc32c;
 use crate::format::ids::Position;
+use crate::format::paths;
 use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced};
 use crate::format::slot::{Body, Role, SlotHeader, State};
 use bytes::Bytes;
 use smallvec::SmallVec;
+use std::io::ErrorKind;
 
 /// Bytes of record besides the payload, at most.
 const RECORD_OVERHEAD: usize = 1024;
@@ -67,7 +70,7 @@ impl<D: Disk> Mount<D> {
                 continue;
             }
             if let Body::Single(content) = home.body
-                && !self.has_content(content)?
+                && !(self.is_content_whole(content)? || self.has_content_coming(content)?)
             {
                 absorbed.needs.push((content, home.length));
                 continue;
@@ -164,7 +167,22 @@ impl<D: Disk> Mount<D> {
             return Ok(false);
         }
         // The same version: news only if its content is not here.
+        if let Body::Single(content) = there.body {
+            return Ok(there.state == State::Live && !self.is_content_whole(content)?);
+        }
         self.core.has_slot_content(&there).map(|here| !here)
+    }
+
+    /// Whether the file of a large object's content is in its place, with its own footer.
+    fn is_content_whole(&self, content: Position) -> StoreResult<bool> {
+        let path = paths::single(content);
+        let footer = match self.core.disk.open(&path, Open::Read) {
+            Ok(file) => read_footer(&file),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        let footer = footer.map_err(StoreError::io(format!("read {path}")))?;
+        Ok(footer.is_some_and(|f| f.content == content && f.mount == self.core.label.mount))
     }
 }
 

@@ -12,7 +12,7 @@ use super::read::ReadError;
 use super::reader::Reader;
 use super::single_reader::SingleReader;
 use crate::format::conflict::{CONFLICT_HEAD_LEN, CONFLICT_PREFIX_LEN, Conflict};
-use crate::format::crc::crc32c;
+use crate::format::crc::{Fingerprint, crc32c};
 use crate::format::file_id::ObjectId;
 use crate::format::ids::Position;
 use crate::format::paths::{self, CONFLICTS, MountFile};
@@ -216,6 +216,73 @@ impl<D: Disk> Reader<D> {
         let path = paths::conflict_single(content);
         self.open_single_at(&path, content, (lost.length, lost.payload_crc))
             .map_err(ReadError::settled)
+    }
+}
+
+/// What names an archived version: its object, and the position of its edit.
+pub type ArchivedName = (ObjectId, Position);
+
+/// What an archive holds, by name; in the order of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveNames {
+    /// Versions that are kept.
+    pub kept: Vec<ArchivedName>,
+    /// Versions that were given up, and are not kept again.
+    pub dropped: Vec<ArchivedName>,
+}
+
+impl ArchiveNames {
+    /// A fingerprint of what is kept: mirrors that keep the same versions come to the same.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 16] {
+        let mut fingerprint = Fingerprint::new();
+        for (object, edit) in &self.kept {
+            fingerprint.update(&object.encode());
+            fingerprint.update(&edit.machine.to_le_bytes());
+            fingerprint.update(&edit.log_id.to_le_bytes());
+            fingerprint.update(&edit.sequence.to_le_bytes());
+        }
+        fingerprint.value()
+    }
+}
+
+impl<D: Disk> Reader<D> {
+    /// The names in the archive. Nothing is read but its folder.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`], [`ReadError::Io`].
+    pub fn archive_names(&self) -> Result<ArchiveNames, ReadError> {
+        self.check()?;
+        let entries = match self.disk().list(CONFLICTS) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(ReadError::io(CONFLICTS)(e)),
+        };
+        let mut names = ArchiveNames::default();
+        for entry in entries {
+            match MountFile::parse(&format!("{CONFLICTS}/{}", entry.name)) {
+                Some(MountFile::Conflict(object, edit)) => names.kept.push((object, edit)),
+                Some(MountFile::ConflictDropped(object, edit)) => names.dropped.push((object, edit)),
+                Some(_) | None => {}
+            }
+        }
+        names.kept.sort_unstable();
+        names.dropped.sort_unstable();
+        Ok(names)
+    }
+
+    /// An archived version with its content (empty for a large one); `None` if there is no whole one of this name.
+    ///
+    /// # Errors
+    /// [`ReadError::Fenced`], [`ReadError::Io`].
+    pub fn archived_version(
+        &self,
+        (object, edit): ArchivedName,
+    ) -> Result<Option<(Conflict, Vec<u8>)>, ReadError> {
+        self.check()?;
+        let path = MountFile::Conflict(object, edit).path();
+        let found = read_archived(self.disk(), &path).map_err(of_store)?;
+        Ok(found.filter(|(lost, _)| (lost.object, lost.tag.position()) == (object, edit)))
     }
 }
 

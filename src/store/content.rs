@@ -72,7 +72,9 @@ impl<D: Disk> Reader<D> {
     fn open_content(&self, content: Position) -> Result<Option<(D::File, String)>, ReadError> {
         // In its place once more: it may be renamed between the first two looks.
         let place = paths::single(content);
-        for path in [&place, &paths::single_tmp(content), &place] {
+        // Perhaps only the archive keeps it any more.
+        let kept = paths::conflict_single(content);
+        for path in [&place, &paths::single_tmp(content), &place, &kept] {
             let file = match self.disk().open(path, Open::Read) {
                 Ok(file) => file,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,

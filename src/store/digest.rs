@@ -44,6 +44,15 @@ pub struct ChunkDigest {
     pub newest_ms: u64,
 }
 
+/// Which contents are looked at besides the headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verify {
+    Nothing,
+    /// Those of large objects, by their footers.
+    Large,
+    All,
+}
+
 /// A digest that is being made.
 #[derive(Clone, Debug)]
 pub struct DigestCursor {
@@ -52,7 +61,7 @@ pub struct DigestCursor {
     fingerprint: Fingerprint,
     objects: u64,
     newest_ms: u64,
-    verify: bool,
+    verify: Verify,
     damaged: Vec<Address>,
 }
 
@@ -60,6 +69,16 @@ impl DigestCursor {
     /// Of a chunkfile. `verify`: the contents are read, too, and the homes of those that are damaged are listed.
     #[must_use]
     pub fn new(id: ChunkfileId, verify: bool) -> Self {
+        Self::with(id, if verify { Verify::All } else { Verify::Nothing })
+    }
+
+    /// Of a chunkfile; the homes of large objects whose content is missing, or is another, are listed.
+    #[must_use]
+    pub fn with_large(id: ChunkfileId) -> Self {
+        Self::with(id, Verify::Large)
+    }
+
+    fn with(id: ChunkfileId, verify: Verify) -> Self {
         Self {
             id,
             next_units: FIRST_SLOT_UNITS,
@@ -109,6 +128,17 @@ pub struct SummaryPage {
     pub next: Option<u32>,
 }
 
+/// Some home slots of a chunkfile, told apart and no more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MarkPage {
+    /// (where it begins, its [`mark`]), in the order of their places; may be empty without being the last.
+    pub marks: Vec<(u32, u64)>,
+    /// Where homes stand whose headers are damaged.
+    pub damaged: Vec<u32>,
+    /// The unit to go on at; `None`: that was all.
+    pub next: Option<u32>,
+}
+
 impl<D: Disk> Reader<D> {
     /// Every chunkfile of the mount, of all machines and log ids.
     ///
@@ -147,10 +177,16 @@ impl<D: Disk> Reader<D> {
                 Step::Home(home) => {
                     if home.header.state != State::Purged {
                         cursor.take(&home.header);
-                        if cursor.verify && !self.is_whole(&home.header)? {
+                        let large = matches!(home.header.body, Body::Single(_));
+                        let look = match cursor.verify {
+                            Verify::Nothing => false,
+                            Verify::Large => large,
+                            Verify::All => true,
+                        };
+                        if look && !self.is_whole(&home.header)? {
                             cursor.damaged.push(home.header.address);
                         }
-                        if cursor.verify && !matches!(home.header.body, Body::Single(_)) {
+                        if look && !large {
                             walk.spend(home.header.length);
                         }
                     }
@@ -213,6 +249,40 @@ impl<D: Disk> Reader<D> {
         Ok(page)
     }
 
+    /// The marks of the homes of a chunkfile from unit `from_units` on, at most `limit`, reading about `max_bytes`.
+    ///
+    /// # Errors
+    /// `Damaged` if the chunkfile's own header is; `Io`, `Fenced`.
+    pub fn marks(
+        &self,
+        id: ChunkfileId,
+        from_units: u32,
+        limit: usize,
+        max_bytes: u64,
+    ) -> Result<MarkPage, ReadError> {
+        self.check()?;
+        let mut page = MarkPage::default();
+        let Some(handle) = self.handles().open(self.disk(), self.mount(), id)? else {
+            return Ok(page);
+        };
+        let mut walk = SlotWalk::new(&handle, id, self.mount(), from_units, max_bytes.max(1));
+        let ended = loop {
+            if page.marks.len() >= limit {
+                break false;
+            }
+            match walk.step()? {
+                Step::Home(Home { header, .. }) => {
+                    page.marks.push((header.address.offset_units, mark(&header)));
+                }
+                Step::Pause => break false,
+                Step::End => break true,
+            }
+        };
+        page.next = (!ended).then_some(walk.position());
+        page.damaged = walk.take_damaged();
+        Ok(page)
+    }
+
     /// The header that a home forwards to, if it is of the same version.
     fn target_image(&self, home: &SlotHeader) -> Result<Option<SlotImage>, ReadError> {
         let Body::Slot(to) = home.body else { return Ok(None) };
@@ -231,6 +301,14 @@ impl<D: Disk> Reader<D> {
             Err(_) => Ok(None),
         }
     }
+}
+
+/// 64 bits that tell whether two mirrors have the same version at a home: of what it adds to the digest, purged ones too.
+#[must_use]
+pub fn mark(header: &SlotHeader) -> u64 {
+    let mut fingerprint = Fingerprint::new();
+    fingerprint.update(&entry(header));
+    fingerprint.value().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// What a home slot adds to the digest.

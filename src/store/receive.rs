@@ -231,6 +231,14 @@ impl<D: Disk> Mount<D> {
         if found.map_err(StoreError::io(format!("stat {place}")))?.is_some() {
             return Ok(true);
         }
+        self.has_content_coming(content)
+    }
+
+    /// Whether a whole content waits under the name of one that is on its way in, or can be had from the archive.
+    pub(super) fn has_content_coming(&self, content: Position) -> StoreResult<bool> {
+        if self.gone_contents.contains(&content) {
+            return Ok(true);
+        }
         // What is still arriving has no footer yet: somebody else may bring the record before the rest of it came.
         let tmp = paths::single_tmp(content);
         let footer = match self.core.disk.open(&tmp, Open::Read) {
@@ -240,7 +248,26 @@ impl<D: Disk> Mount<D> {
         };
         let footer = footer.map_err(StoreError::io(format!("read {tmp}")))?;
         let mount = self.core.label.mount;
-        Ok(footer.is_some_and(|f| f.content == content && f.mount == mount))
+        if footer.is_some_and(|f| f.content == content && f.mount == mount) {
+            return Ok(true);
+        }
+        self.take_from_archive(content)
+    }
+
+    /// Has the content that a losing version left in the archive once more under the name of one that is on its way in.
+    fn take_from_archive(&self, content: Position) -> StoreResult<bool> {
+        let (kept, tmp) = (paths::conflict_single(content), paths::single_tmp(content));
+        let disk = &self.core.disk;
+        let io = |what: &str| StoreError::io(format!("{what} {kept}"));
+        if disk.stat(&kept).map_err(io("stat"))?.is_none() {
+            return Ok(false);
+        }
+        super::single_writer::remove_temp(disk, content);
+        match disk.link(&kept, &tmp) {
+            Ok(()) => disk.sync_dir(paths::SINGLES_TMP).map(|()| true).map_err(io("link")),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
+            Err(e) => Err(io("link")(e)),
+        }
     }
 
     /// Makes sure that a chunkfile of another machine is here, durably.

@@ -11,13 +11,17 @@ use super::read::ReadError;
 use crate::format::chunkfile::FIRST_SLOT_UNITS;
 use crate::format::ids::{Address, ChunkfileId, MountIndex, UNIT};
 use crate::format::paths;
-use crate::format::slot::{HEADER_LEN, HEADER_UNITS, MAGIC_BYTES, Role, SlotHeader};
+use crate::format::slot::{
+    HEADER_LEN, HEADER_UNITS, MAGIC_BYTES, NotASlot, Role, SlotHeader, looks_like_home,
+};
 use smallvec::SmallVec;
 
 /// Bytes read at a time while slots lie close to each other.
 const WINDOW: u64 = 1 << 20;
 /// Bytes read behind a jump: the next slot may be as long as the one that was jumped over.
 const WINDOW_AFTER_JUMP: u64 = 64 << 10;
+/// Broken headers that are remembered.
+const DAMAGED_MAX: usize = 4096;
 /// Length of an extra vector entry behind a header.
 const ENTRY_LEN: usize = 16;
 /// Where a header says how many there are.
@@ -58,6 +62,7 @@ pub struct SlotWalk<'a, F> {
     /// Nothing lies behind the window.
     is_last: bool,
     budget: u64,
+    damaged: Vec<u32>,
 }
 
 impl<'a, F: DiskFile> SlotWalk<'a, F> {
@@ -70,13 +75,18 @@ impl<'a, F: DiskFile> SlotWalk<'a, F> {
         budget: u64,
     ) -> Self {
         let next = from.max(FIRST_SLOT_UNITS);
-        let window = Vec::new();
-        Self { handle, id, mount, next, window, window_at: next, is_last: false, budget }
+        let (window, damaged) = (Vec::new(), Vec::new());
+        Self { handle, id, mount, next, window, window_at: next, is_last: false, budget, damaged }
     }
 
     /// The unit that is looked at next.
     pub const fn position(&self) -> u32 {
         self.next
+    }
+
+    /// Where headers of homes stand whose seal is broken; drained.
+    pub fn take_damaged(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.damaged)
     }
 
     /// Others have read that many bytes for this walk.
@@ -100,6 +110,9 @@ impl<'a, F: DiskFile> SlotWalk<'a, F> {
             let Some(from) = self.look(len)? else { return Ok(Step::Pause) };
             let bytes = self.window.get(from..from + len).unwrap_or_default();
             let Some(header) = self.home(bytes) else {
+                if self.damaged.len() < DAMAGED_MAX && self.was_a_home(from) {
+                    self.damaged.push(self.next);
+                }
                 self.next += 1;
                 continue;
             };
@@ -112,10 +125,21 @@ impl<'a, F: DiskFile> SlotWalk<'a, F> {
         Ok(Step::End)
     }
 
+    const fn here(&self) -> Address {
+        let ChunkfileId { machine, log_id, chunk } = self.id;
+        Address { machine, log_id, chunk, offset_units: self.next }
+    }
+
+    /// Whether the bytes from there on in the window are a home whose seal is broken.
+    fn was_a_home(&self, from: usize) -> bool {
+        let bytes = self.window.get(from..).unwrap_or_default();
+        looks_like_home(bytes, self.here())
+            && matches!(SlotHeader::decode(bytes, &self.handle.secret), Err(NotASlot::Broken))
+    }
+
     /// The home whose header these bytes are.
     fn home(&self, bytes: &[u8]) -> Option<SlotHeader> {
-        let ChunkfileId { machine, log_id, chunk } = self.id;
-        let here = Address { machine, log_id, chunk, offset_units: self.next };
+        let here = self.here();
         let header = SlotHeader::decode(bytes, &self.handle.secret).ok()?;
         let right = header.address == here && header.mount == self.mount;
         (right && header.role == Role::Home).then_some(header)

@@ -11,6 +11,7 @@
 mod client;
 mod node;
 mod peer;
+mod state;
 mod states;
 mod tracker;
 
@@ -22,6 +23,12 @@ pub use node::{ErrorHead, Info, NodeIdentity, Ping, Pong};
 pub use peer::{
     SyncChunkfile, SyncContent, SyncHello, SyncMember, SyncOffer, SyncOffered, SyncPiece, SyncPush,
     SyncPushed, SyncReport, SyncReports, SyncStatus,
+};
+pub use state::{
+    CHUNKFILES_PAGE, COPIES_MAX, MARK_LEN, MARKS_PAGE, NAMES_MAX, NAMES_PAGE, SyncArchive,
+    SyncArchiveList, SyncArchived, SyncArchivedEntries, SyncArchivedName, SyncChunkfileList,
+    SyncChunkfiles, SyncCopied, SyncCopies, SyncCopy, SyncDigest, SyncDigested, SyncEntry,
+    SyncMarked, SyncMarks, SyncPull, SyncPulling, SyncTarget,
 };
 pub use states::{Acks, ObjectKind, ObjectState, Reserve};
 pub use tracker::{Heartbeat, HeartbeatAnswer, Member, Route, RouteAnswer, View, ViewAnswer};
@@ -77,6 +84,14 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, HeadError> {
 /// [`HeadError`] if it cannot be encoded.
 pub fn encode_map<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, HeadError> {
     rmp_serde::to_vec_named(value).map_err(|e| HeadError(e.to_string()))
+}
+
+/// Several heads as a payload: an array.
+///
+/// # Errors
+/// [`HeadError`] if it cannot be encoded.
+pub fn encode_list<T: Serialize>(values: &[T]) -> Result<Vec<u8>, HeadError> {
+    rmp_serde::to_vec(values).map_err(|e| HeadError(e.to_string()))
 }
 
 /// Declares a head: serialized as an array; read from one that may be longer (newer sender) or, for the fields with

@@ -1,0 +1,387 @@
+//! The reading side of a mount as the actors know it, and its temporary files: traits, so that no actor names a disk.
+//! (The changing side is [`engine`](super::engine).)
+//!
+//! Any thread may use a [`Shelf`] at any time.
+
+use crate::format::conflict::Conflict;
+use crate::format::file_id::ObjectId;
+use crate::format::ids::{Address, ChunkfileId, MachineId, Position, Sequence};
+use crate::format::record::ChunkfileCreated;
+use crate::format::slot::SlotHeader;
+use crate::store::archive::{ArchiveNames, ArchivedName};
+use crate::store::content::{ContentCopy, CopyError};
+use crate::store::digest::{ChunkDigest, DigestCursor, MarkPage};
+use crate::store::disk::{Disk, DiskFile, Space};
+use crate::store::list::{Cursor, Page};
+use crate::store::log_reader::{LogCursor, LogRead};
+use crate::store::read::ReadError;
+use crate::store::reader::{Fast, Got, Reader};
+use crate::store::single_reader::SingleReader;
+use crate::store::single_writer::{Finished, SingleWriter, remove_temp};
+use crate::store::slot_copy::SlotCopy;
+use std::io;
+use std::ops::Range;
+
+/// The reading side of a mount, and its temporary files.
+pub trait Shelf: Send + Sync + 'static {
+    /// Reads without waiting, see [`Reader::get_fast`].
+    fn get_fast(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Fast;
+    /// Reads, see [`Reader::get`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn get(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Got, ReadError>;
+    /// The header at home, see [`Reader::head`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn head(&self, id: &ObjectId) -> Result<SlotHeader, ReadError>;
+    /// Opens a large object's content.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn open_single(
+        &self,
+        home: &SlotHeader,
+        content: Position,
+    ) -> Result<Box<dyn Single>, ReadError>;
+    /// A page of live objects.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn list(
+        &self,
+        machine: MachineId,
+        from: Option<Cursor>,
+        since_ms: u64,
+        limit: usize,
+    ) -> Result<Page, ReadError>;
+    /// The next records of a log, see [`Reader::read_log`].
+    ///
+    /// # Errors
+    /// [`ReadError`]; the cursor stays.
+    fn read_log(
+        &self,
+        cursor: &mut LogCursor,
+        up_to: Sequence,
+        max_bytes: usize,
+    ) -> Result<LogRead, ReadError>;
+    /// Every chunkfile, see [`Reader::chunkfiles`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn chunkfiles(&self) -> Result<Vec<ChunkfileId>, ReadError>;
+    /// What a mirror needs to have the same chunkfile, see [`Reader::chunkfile_created`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn chunkfile_created(&self, id: ChunkfileId) -> Result<Option<ChunkfileCreated>, ReadError>;
+    /// Goes on with the digest of a chunkfile, see [`Reader::digest_step`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn digest_step(
+        &self,
+        cursor: &mut DigestCursor,
+        max_bytes: u64,
+    ) -> Result<Option<ChunkDigest>, ReadError>;
+    /// The marks of homes of a chunkfile, see [`Reader::marks`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn marks(
+        &self,
+        id: ChunkfileId,
+        from_units: u32,
+        limit: usize,
+        max_bytes: u64,
+    ) -> Result<MarkPage, ReadError>;
+    /// An object as it lies in its slots, see [`Reader::copy_slot`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn copy_slot(&self, home: Address) -> Result<SlotCopy, ReadError>;
+    /// What the archive keeps and has given up, see [`Reader::archive_names`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn archive_names(&self) -> Result<ArchiveNames, ReadError>;
+    /// One of what it keeps, see [`Reader::archived_version`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn archived_version(&self, name: ArchivedName) -> Result<Option<(Conflict, Vec<u8>)>, ReadError>;
+    /// Length of the whole file of a large object's content, see [`Reader::content_len`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn content_len(&self, content: Position) -> Result<Option<u64>, ReadError>;
+    /// Reads a piece of that file, see [`Reader::read_content`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn read_content(
+        &self,
+        content: Position,
+        offset: u64,
+        len: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, ReadError>;
+    /// Begins or continues the copy of such a file, of `length` bytes of payload.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn copy_content(&self, content: Position, length: u64) -> io::Result<Box<dyn Copying>>;
+    /// Begins the temporary file of a large object.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn create_single(&self, content: Position) -> io::Result<Box<dyn Sink>>;
+    /// Removes a finished temporary file that will not become an object.
+    fn remove_temp(&self, content: Position);
+    /// Every version in the conflict archive, see [`Reader::archived`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn archived(&self) -> Result<Vec<Conflict>, ReadError>;
+    /// The content of a small one, see [`Reader::archived_content`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn archived_content(&self, lost: &Conflict) -> Result<Option<Vec<u8>>, ReadError>;
+    /// Opens the content of a large one, see [`Reader::open_archived`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn open_archived(
+        &self,
+        lost: &Conflict,
+        content: Position,
+    ) -> Result<Box<dyn Single>, ReadError>;
+    /// Space of the file system.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn space(&self) -> io::Result<Space>;
+    /// Answers nothing from now on.
+    fn fence(&self);
+}
+
+/// The content of an open large object.
+pub trait Single: Send + Sync {
+    /// Reads a range of it, see [`SingleReader::read`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn read(&self, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<Range<usize>, ReadError>;
+}
+
+/// A large object on its way in, see [`SingleWriter`].
+pub trait Sink: Send {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// Those of the disk; the file is removed then.
+    fn finish(self: Box<Self>) -> io::Result<Finished>;
+    /// Removes it.
+    fn abort(self: Box<Self>);
+}
+
+/// A content on its way in from a mirror, see [`ContentCopy`]. Dropped, it stays to be continued.
+pub trait Copying: Send {
+    /// The next bytes are wanted from here.
+    fn position(&self) -> u64;
+    /// Length of the whole file.
+    fn whole_len(&self) -> u64;
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// Those of the disk; what came before stays.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// Verifies it and makes it durable.
+    ///
+    /// # Errors
+    /// [`CopyError`]; the file is removed then.
+    fn finish(self: Box<Self>) -> Result<Finished, CopyError>;
+    /// Removes it.
+    fn abort(self: Box<Self>);
+}
+
+impl<D: Disk> Copying for ContentCopy<D> {
+    fn position(&self) -> u64 {
+        Self::position(self)
+    }
+
+    fn whole_len(&self) -> u64 {
+        Self::whole_len(self)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Self::write(self, bytes)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Finished, CopyError> {
+        Self::finish(*self)
+    }
+
+    fn abort(self: Box<Self>) {
+        Self::abort(*self);
+    }
+}
+
+impl<F: DiskFile> Single for SingleReader<F> {
+    fn read(&self, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<Range<usize>, ReadError> {
+        Self::read(self, range, buffer)
+    }
+}
+
+impl<D: Disk> Sink for SingleWriter<D> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        Self::write(self, bytes)
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<Finished> {
+        Self::finish(*self)
+    }
+
+    fn abort(self: Box<Self>) {
+        Self::abort(*self);
+    }
+}
+
+impl<D: Disk> Shelf for Reader<D> {
+    fn get_fast(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Fast {
+        Self::get_fast(self, id, buffer)
+    }
+
+    fn get(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Got, ReadError> {
+        Self::get(self, id, buffer)
+    }
+
+    fn head(&self, id: &ObjectId) -> Result<SlotHeader, ReadError> {
+        Self::head(self, id)
+    }
+
+    fn open_single(
+        &self,
+        home: &SlotHeader,
+        content: Position,
+    ) -> Result<Box<dyn Single>, ReadError> {
+        Ok(Box::new(Self::open_single(self, home, content)?))
+    }
+
+    fn list(
+        &self,
+        machine: MachineId,
+        from: Option<Cursor>,
+        since_ms: u64,
+        limit: usize,
+    ) -> Result<Page, ReadError> {
+        Self::list(self, machine, from, since_ms, limit)
+    }
+
+    fn read_log(
+        &self,
+        cursor: &mut LogCursor,
+        up_to: Sequence,
+        max_bytes: usize,
+    ) -> Result<LogRead, ReadError> {
+        Self::read_log(self, cursor, up_to, max_bytes)
+    }
+
+    fn chunkfiles(&self) -> Result<Vec<ChunkfileId>, ReadError> {
+        Self::chunkfiles(self)
+    }
+
+    fn chunkfile_created(&self, id: ChunkfileId) -> Result<Option<ChunkfileCreated>, ReadError> {
+        Self::chunkfile_created(self, id)
+    }
+
+    fn digest_step(
+        &self,
+        cursor: &mut DigestCursor,
+        max_bytes: u64,
+    ) -> Result<Option<ChunkDigest>, ReadError> {
+        Self::digest_step(self, cursor, max_bytes)
+    }
+
+    fn marks(
+        &self,
+        id: ChunkfileId,
+        from_units: u32,
+        limit: usize,
+        max_bytes: u64,
+    ) -> Result<MarkPage, ReadError> {
+        Self::marks(self, id, from_units, limit, max_bytes)
+    }
+
+    fn copy_slot(&self, home: Address) -> Result<SlotCopy, ReadError> {
+        Self::copy_slot(self, home)
+    }
+
+    fn archive_names(&self) -> Result<ArchiveNames, ReadError> {
+        Self::archive_names(self)
+    }
+
+    fn archived_version(
+        &self,
+        name: ArchivedName,
+    ) -> Result<Option<(Conflict, Vec<u8>)>, ReadError> {
+        Self::archived_version(self, name)
+    }
+
+    fn content_len(&self, content: Position) -> Result<Option<u64>, ReadError> {
+        Self::content_len(self, content)
+    }
+
+    fn read_content(
+        &self,
+        content: Position,
+        offset: u64,
+        len: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<usize, ReadError> {
+        Self::read_content(self, content, offset, len, buffer)
+    }
+
+    fn copy_content(&self, content: Position, length: u64) -> io::Result<Box<dyn Copying>> {
+        Ok(Box::new(Self::copy_content(self, content, length)?))
+    }
+
+    fn create_single(&self, content: Position) -> io::Result<Box<dyn Sink>> {
+        Ok(Box::new(SingleWriter::create(self.disk().clone(), self.mount(), content)?))
+    }
+
+    fn remove_temp(&self, content: Position) {
+        remove_temp(self.disk(), content);
+    }
+
+    fn archived(&self) -> Result<Vec<Conflict>, ReadError> {
+        Self::archived(self)
+    }
+
+    fn archived_content(&self, lost: &Conflict) -> Result<Option<Vec<u8>>, ReadError> {
+        Self::archived_content(self, lost)
+    }
+
+    fn open_archived(
+        &self,
+        lost: &Conflict,
+        content: Position,
+    ) -> Result<Box<dyn Single>, ReadError> {
+        Ok(Box::new(Self::open_archived(self, lost, content)?))
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        self.disk().space()
+    }
+
+    fn fence(&self) {
+        Self::fence(self);
+    }
+}
