@@ -8,21 +8,16 @@
 
 mod common;
 
+use common::content;
+use common::machines::{
+    Machine, TrackerNode, honest, insist, put_copies, syncgroup, until, until_live,
+};
 use common::proxy::{Proxy, Wire};
-use common::{Client, Node, content, settings};
 use folio::actors::peers::SyncState;
-use folio::actors::storage_room::StorageRoom;
-use folio::actors::threads::Threads;
-use folio::format::file_id::ObjectId;
 use folio::messages::error::ErrorCode;
-use folio::messages::heads::{Acks, Delete, IdBytes, Written};
+use folio::messages::heads::{Acks, Delete, Written};
 use folio::messages::opcode::Opcode;
-use folio::settings::{Environment, Source, TrackerSettings};
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use std::path::Path;
 
 #[test]
 fn what_was_acknowledged_by_all_is_on_all() {

@@ -218,17 +218,11 @@ fn good_head(opcode: Opcode) -> Vec<u8> {
         Opcode::SyncChunkfiles => bytes_of(&SyncChunkfiles { machine: 9, mount: 0, after: None }),
         Opcode::SyncDigest => bytes_of(&SyncDigest { machine: 9, mount: 0, chunkfile }),
         Opcode::SyncMarks => bytes_of(&SyncMarks { machine: 9, mount: 0, chunkfile, from: 0 }),
-        Opcode::SyncCopies => bytes_of(&SyncCopies {
-            machine: 9,
-            mount: 0,
-            chunkfile,
-            from: 0,
-            homes: vec![2, 5],
-        }),
-        Opcode::SyncArchive => bytes_of(&SyncArchive { machine: 9, mount: 0, after: None }),
-        Opcode::SyncArchived => {
-            bytes_of(&SyncArchived { machine: 9, mount: 0, names: Vec::new() })
+        Opcode::SyncCopies => {
+            bytes_of(&SyncCopies { machine: 9, mount: 0, chunkfile, from: 0, homes: vec![2, 5] })
         }
+        Opcode::SyncArchive => bytes_of(&SyncArchive { machine: 9, mount: 0, after: None }),
+        Opcode::SyncArchived => bytes_of(&SyncArchived { machine: 9, mount: 0, names: Vec::new() }),
         Opcode::SyncPull => {
             bytes_of(&SyncPull { machine: 9, mount: 0, origin: 9, log_id: 3, from: 1 })
         }

@@ -145,11 +145,33 @@ fn read_all(frame: &Frame) {
         Some(Opcode::SyncOffer) => {
             drop((decode::<heads::SyncOffer>(head), decode::<heads::SyncOffered>(head)));
         }
+        Some(
+            Opcode::SyncChunkfiles
+            | Opcode::SyncDigest
+            | Opcode::SyncMarks
+            | Opcode::SyncCopies
+            | Opcode::SyncArchive
+            | Opcode::SyncArchived
+            | Opcode::SyncPull,
+        ) => state_exchange(head, frame.payload()),
         None => {}
     }
     if let Ok(bytes) = <&[u8; OBJECT_ID_LEN]>::try_from(frame.payload()) {
         drop(ObjectId::decode(bytes));
     }
+}
+
+fn state_exchange(head: &[u8], payload: &[u8]) {
+    drop((decode::<heads::SyncChunkfiles>(head), decode::<heads::SyncChunkfileList>(head)));
+    drop((decode::<heads::SyncDigest>(head), decode::<heads::SyncDigested>(head)));
+    drop((decode::<heads::SyncMarks>(head), decode::<heads::SyncMarked>(head)));
+    drop((decode::<heads::SyncCopies>(head), decode::<heads::SyncCopied>(head)));
+    drop((decode::<heads::SyncArchive>(head), decode::<heads::SyncArchiveList>(head)));
+    drop((decode::<heads::SyncArchived>(head), decode::<heads::SyncArchivedEntries>(head)));
+    drop((decode::<heads::SyncPull>(head), decode::<heads::SyncPulling>(head)));
+    drop((decode::<Vec<heads::SyncCopy>>(payload), decode::<Vec<heads::SyncEntry>>(payload)));
+    drop(decode::<Vec<heads::SyncArchivedName>>(payload));
+    drop(decode::<Vec<heads::SyncChunkfile>>(payload));
 }
 
 fn handshake(head: &[u8]) {

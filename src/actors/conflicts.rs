@@ -5,12 +5,12 @@
 //! threads of the mount's pool.
 
 use super::binlog::DropArchived;
-use super::engine::Shelf;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::problems;
 use super::reply::{Copies, Reply};
 use super::session::Problem;
 use super::shared_mount::SharedMount;
+use super::shelf::Shelf;
 use super::storage_room::StorageRoom;
 use super::task::{Change, Content, Task, TempGuard, What};
 use crate::format::conflict::Conflict;

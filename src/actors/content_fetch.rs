@@ -6,9 +6,9 @@
 //! next one.
 
 use super::caller::CallError;
-use super::shelf::{Copying, Shelf};
 use super::peers::{Peer, PeerTable};
 use super::shared_mount::SharedMount;
+use super::shelf::{Copying, Shelf};
 use crate::format::ids::{MachineId, MountIndex, Position};
 use crate::messages::heads::{self, PIECE_MAX, SyncContent, SyncPiece};
 use crate::messages::opcode::Opcode;

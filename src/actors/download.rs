@@ -5,10 +5,10 @@
 //! one that was opened, to the end.
 
 use super::budget::Permit;
-use super::shelf::Single;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::problems;
 use super::shared_mount::SharedMount;
+use super::shelf::Single;
 use crate::format::crc::{crc32c, crc32c_combine};
 use crate::messages::heads::{DATA_FRAME, DataEnd, ObjectHead};
 use bytes::Bytes;

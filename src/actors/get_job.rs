@@ -6,11 +6,11 @@
 use super::ask_others::{Question, may_others_know};
 use super::budget::Permit;
 use super::download::Download;
-use super::shelf::Shelf;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::problems;
 use super::session::Problem;
 use super::shared_mount::SharedMount;
+use super::shelf::Shelf;
 use super::task::Task;
 use crate::format::crc::crc32c;
 use crate::format::file_id::ObjectId;

@@ -4,11 +4,11 @@
 //! read side goes away together with the state `Online`.
 
 use super::binlog::Fence;
-use super::shelf::Shelf;
 use super::mirror::{Mirror, Outlook};
 use super::read_pool::ReadPool;
 use super::registry::Registry;
 use super::session::Problem;
+use super::shelf::Shelf;
 use super::task::Task;
 use crate::cluster::view::MountState;
 use crate::format::ids::{ChunkfileId, MountIndex};

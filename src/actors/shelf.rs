@@ -110,7 +110,10 @@ pub trait Shelf: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadError`].
-    fn archived_version(&self, name: ArchivedName) -> Result<Option<(Conflict, Vec<u8>)>, ReadError>;
+    fn archived_version(
+        &self,
+        name: ArchivedName,
+    ) -> Result<Option<(Conflict, Vec<u8>)>, ReadError>;
     /// Length of the whole file of a large object's content, see [`Reader::content_len`].
     ///
     /// # Errors

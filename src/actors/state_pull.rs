@@ -210,7 +210,11 @@ impl Pull<'_> {
         Ok(chunkfiles)
     }
 
-    async fn one_chunkfile(&self, source: &Source, created: ChunkfileCreated) -> Result<(), String> {
+    async fn one_chunkfile(
+        &self,
+        source: &Source,
+        created: ChunkfileCreated,
+    ) -> Result<(), String> {
         let damaged = self.copy_chunkfile(source, &created).await?;
         if !damaged.is_empty() {
             self.from_others(source, &created, damaged).await?;
@@ -309,4 +313,3 @@ fn bytes_of(created: &ChunkfileCreated) -> u64 {
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
-

@@ -1,9 +1,9 @@
 //! What the actors of a mount are asked to do.
 
-use super::shelf::Shelf;
 use super::get_job::GetJob;
 use super::reply::Reply;
 use super::session::Problem;
+use super::shelf::Shelf;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::Tag;
 use crate::messages::error::ErrorCode;

@@ -6,11 +6,11 @@
 //! mutation begins only after length and checksum of the whole are what the sender says (P2).
 
 use super::engine::is_full;
-use super::shelf::Sink;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::reply::Reply;
 use super::session::Problem;
 use super::shared_mount::{OpenMount, SharedMount};
+use super::shelf::Sink;
 use super::task::{Change, Content, Task, TempGuard, What};
 use crate::format::crc::crc32c_combine;
 use crate::format::file_id::ObjectId;

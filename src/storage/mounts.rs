@@ -6,10 +6,10 @@
 use super::folder;
 use super::memory_file::MemoryFile;
 use crate::actors::ambient;
-use crate::actors::shelf::Shelf;
 use crate::actors::mount_mirror::{MountIdentity, Remember};
 use crate::actors::mount_room::{OpenFailure, Opened, Opener, Watch};
 use crate::actors::shared_mount::OpenMount;
+use crate::actors::shelf::Shelf;
 use crate::cluster::view::MountState;
 use crate::format::ids::MountIndex;
 use crate::format::label::Label;

@@ -262,7 +262,9 @@ impl<D: Disk> Reader<D> {
         for entry in entries {
             match MountFile::parse(&format!("{CONFLICTS}/{}", entry.name)) {
                 Some(MountFile::Conflict(object, edit)) => names.kept.push((object, edit)),
-                Some(MountFile::ConflictDropped(object, edit)) => names.dropped.push((object, edit)),
+                Some(MountFile::ConflictDropped(object, edit)) => {
+                    names.dropped.push((object, edit))
+                }
                 Some(_) | None => {}
             }
         }

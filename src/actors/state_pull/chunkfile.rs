@@ -116,9 +116,8 @@ impl Pull<'_> {
             let (theirs, page) = source.marks(id, from).await?;
             let ours = self.own_marks(id, from, page.next.unwrap_or(u32::MAX)).await?;
             damaged.extend(page.damaged);
-            let differs = |(home, mark): &(u32, u64)| {
-                ours.get(home) != Some(mark) || lacking.contains(home)
-            };
+            let differs =
+                |(home, mark): &(u32, u64)| ours.get(home) != Some(mark) || lacking.contains(home);
             let wanted: Vec<u32> =
                 theirs.iter().filter(|item| differs(item)).map(|(home, _)| *home).collect();
             for homes in wanted.chunks(COPIES_MAX) {
@@ -217,8 +216,10 @@ impl Pull<'_> {
             return Ok(again);
         }
         self.copy_archive(source, Some(page.archive)).await?;
-        let absorb =
-            || Absorb { chunkfiles: Arc::clone(&page.chunkfiles), copies: Arc::clone(&page.copies) };
+        let absorb = || Absorb {
+            chunkfiles: Arc::clone(&page.chunkfiles),
+            copies: Arc::clone(&page.copies),
+        };
         let mut absorbed = self.tell(absorb()).await?;
         let mut taken = absorbed.taken;
         if !absorbed.needs.is_empty() {

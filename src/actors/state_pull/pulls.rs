@@ -85,7 +85,15 @@ async fn run(
     let why = match &done {
         Ok(pulled @ Pulled { reached: Some(_), .. }) => {
             let Pulled { chunkfiles, different, taken, archived, .. } = pulled;
-            tracing::info!(mount = index, peer = machine, chunkfiles, different, taken, archived, "state is copied");
+            tracing::info!(
+                mount = index,
+                peer = machine,
+                chunkfiles,
+                different,
+                taken,
+                archived,
+                "state is copied"
+            );
             String::new()
         }
         Ok(Pulled { missing, named, .. }) => {
