@@ -217,14 +217,14 @@ impl Pull<'_> {
     ) -> Result<(), String> {
         let damaged = self.copy_chunkfile(source, &created).await?;
         if !damaged.is_empty() {
-            self.from_others(source, &created, damaged).await?;
+            self.replace_damaged(source, &created, damaged).await?;
         }
         self.progress.done.fetch_add(bytes_of(&created), Ordering::Relaxed);
         Ok(())
     }
 
     /// Takes what is damaged at a source from any other member that has it.
-    async fn from_others(
+    async fn replace_damaged(
         &self,
         source: &Source,
         created: &ChunkfileCreated,

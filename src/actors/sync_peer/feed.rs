@@ -126,12 +126,11 @@ impl Feed {
             Stop::NeedsState(need) => {
                 let why = "our log no longer holds what it lacks: that comes by state";
                 self.known.failed(SyncState::NeedsState, why);
-                match &config.mender {
-                    Some(mender) => match mender(need).await {
+                if let Some(mender) = &config.mender {
+                    match mender(need).await {
                         Ok(()) => self.failures = 0,
                         Err(why) => self.known.failed(SyncState::NeedsState, &why),
-                    },
-                    None => {}
+                    }
                 }
             }
             Stop::Broken => self.link.closed().await,
