@@ -195,6 +195,7 @@ fn good_head(opcode: Opcode) -> Vec<u8> {
             coverage: Coverage::new(),
             tails: Coverage::new(),
             members: Vec::new(),
+            forgotten: Vec::new(),
         }),
         Opcode::SyncPush => bytes_of(&SyncPush {
             mount: 0,

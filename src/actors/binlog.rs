@@ -344,6 +344,25 @@ impl Handler<DropArchived> for Binlog {
     }
 }
 
+/// A member that is removed for good. Answered when that is durable here; `false`: it is none.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<bool, Problem>")]
+pub struct ForgetMember(pub MachineId);
+
+impl Handler<ForgetMember> for Binlog {
+    type Result = Result<bool, Problem>;
+
+    fn handle(
+        &mut self,
+        ForgetMember(machine): ForgetMember,
+        ctx: &mut Context<Self>,
+    ) -> Self::Result {
+        let result = self.room.borrow_mut().forget(machine);
+        self.tick_soon(ctx);
+        result
+    }
+}
+
 /// Meets a member, or hears of some. Answered when the label has it.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<Presence, Problem>")]

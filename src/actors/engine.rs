@@ -7,6 +7,7 @@ use crate::cluster::coverage::Coverage;
 use crate::cluster::reuse::MemberReport;
 use crate::format::conflict::Conflict;
 use crate::format::file_id::ObjectId;
+use crate::format::forgotten::Forgotten;
 use crate::format::ids::{ChunkfileId, MachineId, Position, Sequence, Tag, Token};
 use crate::format::members::Member;
 use crate::format::record::{ChunkfileCreated, Dropped};
@@ -133,6 +134,18 @@ pub trait Engine: Send + 'static {
     fn set_members(&mut self, members: Vec<Member>) -> StoreResult<()>;
     /// Our own log.
     fn own_log(&self) -> LogName;
+    /// Members that were removed for good.
+    fn forgotten(&self) -> &[Forgotten];
+    /// Removes a member for good, see [`Mount::forget`].
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn forget(&mut self, machine: MachineId) -> StoreResult<bool>;
+    /// Hears that a member was removed, see [`Mount::learn_forgotten`].
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn learn_forgotten(&mut self, forgotten: &Forgotten) -> StoreResult<()>;
     /// Gives a version in the conflict archive up, on all mirrors; see [`Mount::drop_archived`].
     ///
     /// # Errors
@@ -262,6 +275,18 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn own_log(&self) -> LogName {
         Self::own_log(self)
+    }
+
+    fn forgotten(&self) -> &[Forgotten] {
+        Self::forgotten(self)
+    }
+
+    fn forget(&mut self, machine: MachineId) -> StoreResult<bool> {
+        Self::forget(self, machine)
+    }
+
+    fn learn_forgotten(&mut self, forgotten: &Forgotten) -> StoreResult<()> {
+        Self::learn_forgotten(self, forgotten)
     }
 
     fn drop_archived(&mut self, dropped: &Dropped) -> StoreResult<bool> {

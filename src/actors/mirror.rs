@@ -7,7 +7,9 @@ use super::ambient::Monotonic;
 use super::session::Problem;
 use crate::cluster::acks::{AckPolicy, Wanted};
 use crate::cluster::lag::{Lag, LagMeter};
+use crate::cluster::members::owner;
 use crate::cluster::reuse::MemberReport;
+use crate::format::forgotten::Forgotten;
 use crate::format::ids::{MachineId, MountIndex, Position, Sequence};
 use crate::format::members::Member;
 use crate::messages::error::ErrorCode;
@@ -64,6 +66,7 @@ pub struct Mirror {
     pub mirroring: bool,
     tail: watch::Sender<Option<Tail>>,
     members: watch::Sender<Arc<Vec<Member>>>,
+    forgotten: ArcSwap<Vec<Forgotten>>,
     report: ArcSwap<MemberReport>,
     late: ArcSwap<Vec<MachineId>>,
     joined: AtomicBool,
@@ -90,6 +93,7 @@ impl Mirror {
             mirroring: false,
             tail: watch::channel(None).0,
             members: watch::channel(Arc::default()).0,
+            forgotten: ArcSwap::default(),
             report: ArcSwap::default(),
             late: ArcSwap::default(),
             joined: AtomicBool::new(false),
@@ -117,6 +121,23 @@ impl Mirror {
     #[must_use]
     pub fn members(&self) -> watch::Receiver<Arc<Vec<Member>>> {
         self.members.subscribe()
+    }
+
+    /// Members that were removed for good.
+    #[must_use]
+    pub fn forgotten(&self) -> Arc<Vec<Forgotten>> {
+        self.forgotten.load_full()
+    }
+
+    /// Who alone decides for what `creator` made (compare-and-swap): the creator while it is a member.
+    #[must_use]
+    pub fn owner(&self, creator: MachineId) -> MachineId {
+        let forgotten = self.forgotten.load();
+        if !forgotten.iter().any(|gone| gone.machine == creator) {
+            return creator;
+        }
+        let members = self.members.borrow();
+        owner(creator, &members.iter().map(|member| member.machine).collect())
     }
 
     /// What this member says to the others; some milliseconds old.
@@ -233,6 +254,12 @@ impl Mirror {
             }
             changed
         });
+    }
+
+    pub(super) fn publish_forgotten(&self, forgotten: &[Forgotten]) {
+        if self.forgotten.load().as_slice() != forgotten {
+            self.forgotten.store(Arc::new(forgotten.to_vec()));
+        }
     }
 
     pub(super) fn publish_report(&self, report: MemberReport) {

@@ -13,10 +13,12 @@ use super::session::Problem;
 use crate::cluster::acks::Wanted;
 use crate::cluster::meeting::{Source, learn, learn_all};
 use crate::cluster::reuse::MemberReport;
+use crate::format::forgotten::Forgotten;
 use crate::format::ids::{LogId, MachineId, Position, Sequence};
 use crate::format::members::Member;
 use crate::messages::error::ErrorCode;
 use crate::store::mount::Staged;
+use std::sync::Arc;
 
 /// Bytes of slices that are taken in one turn; requests never wait for more.
 const TURN_BYTES: usize = 8 << 20;
@@ -48,6 +50,8 @@ pub struct Presence {
     pub report: MemberReport,
     /// The members as its label names them.
     pub members: Vec<Member>,
+    /// Members that were removed for good.
+    pub forgotten: Vec<Forgotten>,
 }
 
 /// Meeting somebody.
@@ -57,6 +61,8 @@ pub struct Meeting {
     pub from: Option<Member>,
     /// What it says of others.
     pub others: Vec<Member>,
+    /// Who was removed for good, as it says.
+    pub forgotten: Vec<Forgotten>,
     /// Everybody who could be reached knows us: we are a member from now on.
     pub join: bool,
 }
@@ -94,6 +100,7 @@ impl MountRoom {
                 }
                 self.report_is_old = self.shared.mirror.mirroring;
                 self.answer_durable();
+                self.members_changed();
             }
             Err(error) => {
                 tracing::error!(mount = self.shared.index, %error, "receiving failed");
@@ -125,6 +132,7 @@ impl MountRoom {
         if let Some(engine) = &mut self.engine {
             engine.member_report(machine, report);
             self.after_housekeeping();
+            self.members_changed();
         }
     }
 
@@ -133,7 +141,22 @@ impl MountRoom {
     /// # Errors
     /// The mount is out of service; somebody claims to be us.
     pub fn meet(&mut self, meeting: &Meeting) -> Result<Presence, Problem> {
+        self.hear_forgotten(&meeting.forgotten)?;
         let Some(engine) = &mut self.engine else { return Err(self.shared.out_of_service()) };
+        let shut_out = |member: &Member| {
+            let mut refused =
+                engine.forgotten().iter().filter(|gone| gone.machine == member.machine);
+            match member.log_ids.last() {
+                Some(log_id) => refused.any(|gone| gone.refuses(member.machine, *log_id)),
+                // Hearsay of trackers: they may not know yet.
+                None => refused.any(|gone| gone.instance == member.instance),
+            }
+        };
+        if let Some(from) = meeting.from.as_ref().filter(|from| shut_out(from)) {
+            return Err(forgotten_problem(from.machine));
+        }
+        let others = meeting.others.iter().filter(|member| !shut_out(member)).cloned();
+        let others: Vec<Member> = others.collect();
         let own = self.identity.machine;
         let mut members = engine.members().to_vec();
         let joined = members.iter().any(|member| member.machine == own);
@@ -147,9 +170,9 @@ impl MountRoom {
             }
             learn(&mut members, from, Source::Itself);
             let except: &[MachineId] = if joined { &[from.machine] } else { &[from.machine, own] };
-            learn_all(&mut members, &meeting.others, except);
+            learn_all(&mut members, &others, except);
         } else {
-            learn_all(&mut members, &meeting.others, &[own]);
+            learn_all(&mut members, &others, &[own]);
         }
         if joined || meeting.join {
             let this = self.this();
@@ -157,6 +180,63 @@ impl MountRoom {
         }
         self.make_members(members)?;
         self.presence().ok_or_else(|| self.shared.out_of_service())
+    }
+
+    /// Takes over who was removed for good.
+    fn hear_forgotten(&mut self, all: &[Forgotten]) -> Result<(), Problem> {
+        for forgotten in all {
+            let Some(engine) = &mut self.engine else { return Err(self.shared.out_of_service()) };
+            if let Err(error) = engine.learn_forgotten(forgotten) {
+                tracing::error!(mount = self.shared.index, %error, "a removed member");
+                self.leave_fenced();
+                return Err(self.shared.out_of_service());
+            }
+        }
+        if !all.is_empty() {
+            self.members_changed();
+        }
+        Ok(())
+    }
+
+    /// Removes a member for good; `false`: it is none.
+    ///
+    /// # Errors
+    /// The mount is out of service.
+    pub fn forget(&mut self, machine: MachineId) -> Result<bool, Problem> {
+        let Some(engine) = &mut self.engine else { return Err(self.shared.out_of_service()) };
+        match engine.forget(machine) {
+            Ok(known) => {
+                self.answer_durable();
+                self.members_changed();
+                Ok(known)
+            }
+            Err(error) => {
+                tracing::error!(mount = self.shared.index, %error, "cannot forget a member");
+                if self.engine.as_ref().is_some_and(|engine| engine.fenced().is_some()) {
+                    self.leave_fenced();
+                }
+                Err(super::problems::of_store(&error, &self.shared))
+            }
+        }
+    }
+
+    /// The engine may have taken a member out.
+    pub(super) fn members_changed(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        let published = Arc::clone(&self.shared.mirror.members().borrow());
+        let same = published.as_slice() == engine.members()
+            && self.shared.mirror.forgotten().as_slice() == engine.forgotten();
+        if same {
+            return;
+        }
+        let members = engine.members().to_vec();
+        if let Some(remember) = &mut self.remember
+            && let Err(error) = remember(&members)
+        {
+            // The label has it; the memory is written again at the next start.
+            tracing::warn!(mount = self.shared.index, error, "the memory cannot be written");
+        }
+        self.know_members();
     }
 
     /// Makes these the members, durably, here and in the storage's memory.
@@ -189,6 +269,7 @@ impl MountRoom {
         let joined = !self.shared.mirror.mirroring || members.iter().any(|m| m.machine == own);
         let others = members.iter().map(|member| member.machine).filter(|m| *m != own);
         self.acks.set_members(others);
+        self.shared.mirror.publish_forgotten(engine.forgotten());
         self.shared.mirror.publish_members(members);
         self.shared.mirror.publish_joined(joined);
         self.release();
@@ -233,6 +314,7 @@ impl MountRoom {
             durable: engine.durable(),
             report: engine.own_report(),
             members: engine.members().to_vec(),
+            forgotten: engine.forgotten().to_vec(),
         })
     }
 
@@ -299,6 +381,15 @@ impl MountRoom {
             self.commit();
         }
     }
+}
+
+/// A machine that was removed for good comes back as it was.
+pub(super) fn forgotten_problem(machine: MachineId) -> Problem {
+    Problem::new(
+        ErrorCode::Forgotten,
+        format!("machine {machine} was removed from this syncgroup for good (`forget`)"),
+    )
+    .remedy("empty its mounts and its state_dir, then start it: it joins as a new member")
 }
 
 /// Whether a change may be begun, in the engine's words.

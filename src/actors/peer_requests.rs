@@ -8,7 +8,7 @@ use super::budget::Permit;
 use super::connection::Connection;
 use super::content_fetch::{Fetched, fetch};
 use super::incoming_slice::{Slice, SliceReply};
-use super::mount_mirror::{Meeting, Presence};
+use super::mount_mirror::{Meeting, Presence, forgotten_problem};
 use super::outbox::{Out, Outbox, RequestTag};
 use super::peers::{Peer, SyncState};
 use super::session::Problem;
@@ -18,14 +18,15 @@ use crate::cluster::meeting::{LOG_IDS_MAX, MEMBERS_MAX};
 use crate::cluster::reuse::MemberReport;
 use crate::cluster::view::MountState;
 use crate::format::crc::crc32c;
+use crate::format::forgotten::Forgotten;
 use crate::format::ids::{ChunkfileId, MachineId, MountIndex, SEQUENCE_COUNTER_BITS};
 use crate::format::members::Member;
 use crate::format::record::ChunkfileCreated;
 use crate::messages::error::ErrorCode;
 use crate::messages::frame::{Frame, Meta, encode};
 use crate::messages::heads::{
-    PIECE_MAX, SyncChunkfile, SyncContent, SyncHello, SyncMember, SyncOffer, SyncOffered,
-    SyncPiece, SyncPush, SyncReport, SyncReports, SyncStatus, Uuid, encode_map,
+    PIECE_MAX, SyncChunkfile, SyncContent, SyncForgotten, SyncHello, SyncMember, SyncOffer,
+    SyncOffered, SyncPiece, SyncPush, SyncReport, SyncReports, SyncStatus, Uuid, encode_map,
 };
 use crate::messages::opcode::Opcode;
 use crate::store::sync::{LogName, LogSlice};
@@ -58,6 +59,12 @@ impl Connection {
         let head: SyncPush = StorageRoom::head(frame.head())?;
         let mount = Arc::clone(self.room.placement.mount(head.mount)?);
         mount.open()?;
+        let instance = self.session.instance;
+        let gone =
+            |gone: &Forgotten| gone.instance == instance && gone.refuses(head.machine, head.log_id);
+        if mount.mirror.forgotten().iter().any(gone) {
+            return Err(forgotten_problem(head.machine));
+        }
         let Some(binlog) = mount.registry.binlog() else { return Err(mount.out_of_service()) };
         let permit = match self.large.take() {
             Some(permit) => permit,
@@ -91,11 +98,12 @@ impl Connection {
         let mount = Arc::clone(self.room.placement.mount(head.mount)?);
         let from = member(&head.this)?;
         let others = head.members.iter().take(MEMBERS_MAX).map(member).collect::<Result<_, _>>()?;
+        let forgotten = head.forgotten.iter().map(forgotten).collect();
         let report = MemberReport { coverage: head.coverage, tails: head.tails };
         let (machine, room) = (from.machine, Arc::clone(&self.room));
         let later = self.later(tag)?;
         actix::spawn(async move {
-            let meeting = Meeting { from: Some(from), others, join: false };
+            let meeting = Meeting { from: Some(from), others, forgotten, join: false };
             let met = meet(&mount, meeting).await;
             if met.is_ok() {
                 if let Some(peer) = room.peers.get(machine) {
@@ -256,6 +264,7 @@ pub(super) fn hello(
         coverage: presence.report.coverage.clone(),
         tails: presence.report.tails.clone(),
         members: presence.members.iter().map(sync_member).collect(),
+        forgotten: presence.forgotten.iter().map(sync_forgotten).collect(),
     }
 }
 
@@ -357,6 +366,25 @@ pub(super) fn sync_chunkfile(made: &ChunkfileCreated) -> SyncChunkfile {
         size_units: made.size_units,
         created_ms: made.created_ms,
         secret: Uuid::new(made.secret),
+    }
+}
+
+/// A removed member from the wire, within bounds.
+pub(super) fn forgotten(said: &SyncForgotten) -> Forgotten {
+    Forgotten {
+        machine: said.machine,
+        instance: said.instance.into_array(),
+        log_ids: said.log_ids.iter().copied().take(LOG_IDS_MAX).collect(),
+        at: said.at,
+    }
+}
+
+fn sync_forgotten(forgotten: &Forgotten) -> SyncForgotten {
+    SyncForgotten {
+        machine: forgotten.machine,
+        instance: Uuid::new(forgotten.instance),
+        log_ids: forgotten.log_ids.clone(),
+        at: forgotten.at,
     }
 }
 

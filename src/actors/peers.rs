@@ -428,6 +428,11 @@ impl PeerTable {
         })
     }
 
+    /// It was removed for good. The roof stops its `SyncPeer`.
+    pub fn remove(&self, machine: MachineId) {
+        self.lock().remove(&machine);
+    }
+
     /// Takes in a peer. The roof starts its `SyncPeer`.
     pub fn add(&self, peer: Arc<Peer>) {
         self.lock().insert(peer.machine, peer);

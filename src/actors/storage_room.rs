@@ -165,7 +165,12 @@ impl StorageRoom {
         let id = ObjectId::decode(id).map_err(|error| {
             Problem::new(ErrorCode::BadId, error.to_string()).remedy(error.remedy())
         })?;
-        if id.machine != self.machine && self.peers.get(id.machine).is_none() {
+        let known = |machine| machine == self.machine || self.peers.get(machine).is_some();
+        let forgotten = || {
+            let mount = self.placement.mount(id.mount);
+            mount.is_ok_and(|mount| known(mount.mirror.owner(id.machine)))
+        };
+        if !known(id.machine) && !forgotten() {
             return Err(Problem::new(
                 ErrorCode::WrongNode,
                 format!("machine {} owns the object, this is machine {}", id.machine, self.machine),
@@ -185,12 +190,13 @@ impl StorageRoom {
         conditional: bool,
     ) -> Result<Option<Arc<Peer>>, Problem> {
         let mount = self.placement.mount(id.mount)?;
-        let own = id.machine == self.machine;
+        let machine = mount.mirror.owner(id.machine);
+        let own = machine == self.machine;
         if own && mount.mirror.has_caught_up() {
             return Ok(None);
         }
         let now_ms = self.peers.clock.now_ms();
-        let owner = if own { None } else { self.peers.get(id.machine) };
+        let owner = if own { None } else { self.peers.get(machine) };
         let silence_ms = owner.as_ref().map_or(0, |owner| match owner.mount(id.mount) {
             // It is heard and says that this mount of it does not serve: nobody else could write (P6).
             Some(theirs) if theirs.state() == SyncState::Away => u64::MAX,
@@ -214,7 +220,7 @@ impl StorageRoom {
             .remedy("ask again in a moment")),
             Verdict::OwnerNeeded => Err(Problem::new(
                 ErrorCode::Unavailable,
-                format!("only machine {}, the owner, can compare, and it is away", id.machine),
+                format!("only machine {machine}, the owner, can compare, and it is away"),
             )
             .remedy("start it, or change the object without --if-opver")),
         }

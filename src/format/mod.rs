@@ -6,6 +6,7 @@ pub mod conflict;
 pub mod crc;
 pub mod envelope;
 pub mod file_id;
+pub mod forgotten;
 pub mod ids;
 pub mod label;
 pub mod log;

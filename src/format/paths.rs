@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! folio.mount                                                 label
+//! folio.forgotten                                             members that were removed for good
 //! checkpoint                                                  applied coverage, free space
 //! chunks/<machine>/<log id>/<xx>/<number>.chunk               xx: bits 8..16 of the number
 //! singles/<machine>/<log id>/<xx>/<yy>/<sequence>.single      xx, yy: bits 16..24 and 8..16 of the sequence
@@ -28,6 +29,10 @@ use std::fmt;
 pub const LABEL: &str = "folio.mount";
 /// The label on its way in: alone in a folder it counts as nothing.
 pub const LABEL_TMP: &str = "folio.mount.tmp";
+/// Members that were removed for good.
+pub const FORGOTTEN: &str = "folio.forgotten";
+/// The same on its way in.
+pub const FORGOTTEN_TMP: &str = "folio.forgotten.tmp";
 /// The checkpoint.
 pub const CHECKPOINT: &str = "checkpoint";
 /// The checkpoint on its way in.
@@ -67,6 +72,10 @@ pub enum MountFile {
     Label,
     /// See [`LABEL_TMP`].
     LabelTmp,
+    /// See [`FORGOTTEN`].
+    Forgotten,
+    /// See [`FORGOTTEN_TMP`].
+    ForgottenTmp,
     /// See [`CHECKPOINT`].
     Checkpoint,
     /// See [`CHECKPOINT_TMP`].
@@ -141,6 +150,8 @@ impl MountFile {
         match name {
             LABEL => Some(Self::Label),
             LABEL_TMP => Some(Self::LabelTmp),
+            FORGOTTEN => Some(Self::Forgotten),
+            FORGOTTEN_TMP => Some(Self::ForgottenTmp),
             CHECKPOINT => Some(Self::Checkpoint),
             CHECKPOINT_TMP => Some(Self::CheckpointTmp),
             RECOVERY_STATE => Some(Self::RecoveryState),
@@ -154,6 +165,8 @@ impl fmt::Display for MountFile {
         match self {
             Self::Label => f.write_str(LABEL),
             Self::LabelTmp => f.write_str(LABEL_TMP),
+            Self::Forgotten => f.write_str(FORGOTTEN),
+            Self::ForgottenTmp => f.write_str(FORGOTTEN_TMP),
             Self::Checkpoint => f.write_str(CHECKPOINT),
             Self::CheckpointTmp => f.write_str(CHECKPOINT_TMP),
             Self::RecoveryState => f.write_str(RECOVERY_STATE),
@@ -261,7 +274,7 @@ mod tests {
     use crate::format::file_id::ObjectKind;
     use proptest::prelude::*;
 
-    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 14] {
+    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 16] {
         let name = SegmentName { log_id: p.log_id, first: p.sequence };
         let object = ObjectId {
             kind: ObjectKind::Chunk,
@@ -290,6 +303,8 @@ mod tests {
             MountFile::BinlogSpare,
             MountFile::ConflictSingle(p),
             MountFile::ConflictDropped(object, p),
+            MountFile::Forgotten,
+            MountFile::ForgottenTmp,
         ]
     }
 

@@ -22,6 +22,8 @@
 //! dropped (kind 4): an archived version was given up by a person
 //!   object 45, 0 u8, position of its edit: machine u16, log id u32, sequence u64
 //!
+//! forgotten (kind 6): a member was removed for good; head as in `forgotten`
+//!
 //! Kinds from 128 on are about this machine's own disk and never leave it:
 //!
 //! settled (kind 128): what an edit of another log freed in our chunkfiles
@@ -37,6 +39,7 @@
 use super::bytes::{Reader, Short, Writer};
 use super::conflict::Conflict;
 use super::file_id::{OBJECT_ID_LEN, ObjectId};
+use super::forgotten::Forgotten;
 use super::ids::{Address, ChunkfileId, Place, Position};
 use smallvec::SmallVec;
 
@@ -48,6 +51,8 @@ pub const KIND_CHUNKFILE: u8 = 2;
 pub const KIND_ARCHIVED: u8 = 3;
 /// Kind of a [`Dropped`].
 pub const KIND_DROPPED: u8 = 4;
+/// Kind of a [`Forgotten`].
+pub const KIND_FORGOTTEN: u8 = 6;
 /// Kinds from here on never leave the machine.
 pub const KIND_LOCAL: u8 = 128;
 /// Kind of a [`Settled`].
@@ -149,6 +154,8 @@ pub enum Record {
     Archived(Conflict),
     /// Kind 4.
     Dropped(Dropped),
+    /// Kind 6.
+    Forgotten(Forgotten),
     /// Kind 128.
     Settled(Settled),
     /// Kind 129.
@@ -169,6 +176,7 @@ impl Record {
             Self::Chunkfile(_) => KIND_CHUNKFILE,
             Self::Archived(_) => KIND_ARCHIVED,
             Self::Dropped(_) => KIND_DROPPED,
+            Self::Forgotten(_) => KIND_FORGOTTEN,
             Self::Settled(_) => KIND_SETTLED,
             Self::Image(_) => KIND_IMAGE,
             Self::Reached(_) => KIND_REACHED,
@@ -182,6 +190,7 @@ impl Record {
             Self::Chunkfile(created) => created.encode(out),
             Self::Archived(conflict) => out.extend_from_slice(&conflict.encode()),
             Self::Dropped(dropped) => dropped.encode(out),
+            Self::Forgotten(forgotten) => forgotten.encode(out),
             Self::Settled(settled) => settled.encode(out),
             Self::Reached(positions) => encode_reached(positions, out),
         }
@@ -196,6 +205,7 @@ impl Record {
             }
             KIND_ARCHIVED => Conflict::decode(head).map(|lost| Some(Self::Archived(lost))),
             KIND_DROPPED => Dropped::decode(head).map(|dropped| Some(Self::Dropped(dropped))),
+            KIND_FORGOTTEN => Forgotten::decode(head).map(|gone| Some(Self::Forgotten(gone))),
             KIND_SETTLED => Settled::decode(head).map(|settled| Some(Self::Settled(settled))),
             KIND_IMAGE => Edit::decode(head).map(|edit| Some(Self::Image(edit))),
             KIND_REACHED => decode_reached(head).map(|reached| Some(Self::Reached(reached))),
@@ -418,6 +428,7 @@ mod tests {
             Record::Chunkfile(created),
             Record::Archived(lost),
             Record::Dropped(Dropped { object, edit: at }),
+            Record::Forgotten(Forgotten { machine: 3, instance: [4; 16], log_ids: vec![5], at }),
             Record::Settled(settled),
             Record::Image(edit),
             Record::Reached(vec![at, at]),

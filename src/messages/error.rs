@@ -112,6 +112,8 @@ codes! {
     Cancelled = 26, "cancelled", exit 1, Never;
     /// Two machines claim the same place in the cluster; this one is refused.
     Refused = 27, "refused", exit 1, Never;
+    /// This machine was removed from its syncgroup for good, and comes back as it was: it returns blank only.
+    Forgotten = 28, "forgotten", exit 1, Never;
 }
 
 impl ErrorCode {

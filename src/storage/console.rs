@@ -1,7 +1,8 @@
-//! What a storage's console can be asked: `status`, `mounts`, `nodes`, `peers`, `conflicts`. The rest of the table comes with the
+//! What a storage's console can be asked: `status`, `mounts`, `nodes`, `peers`, `conflicts`, `forget`. The rest of the table comes with the
 //! rooms that it is about.
 
 mod conflicts;
+mod forget;
 mod peers;
 
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub(super) fn source(sight: Sight) -> ConsoleSource {
     let status = Arc::new(sight);
     let (mounts, nodes) = (Arc::clone(&status), Arc::clone(&status));
     let (peers, sync) = (Arc::clone(&status), Arc::clone(&status));
-    let conflicts = Arc::clone(&status);
+    let (conflicts, forget) = (Arc::clone(&status), Arc::clone(&status));
     ConsoleSource::new(node, "storage", env!("CARGO_PKG_VERSION"))
         .command("status", "", "how this storage is, and what mends what is wrong", move |words| {
             let sight = Arc::clone(&status);
@@ -72,6 +73,15 @@ pub(super) fn source(sight: Sight) -> ConsoleSource {
             move |words| {
                 let sight = Arc::clone(&conflicts);
                 async move { sight.conflicts(&words).await }
+            },
+        )
+        .command(
+            "forget",
+            "MACHINE",
+            "remove a member for good: nothing waits for it any more, and as it was it is refused for ever",
+            move |words| {
+                let sight = Arc::clone(&forget);
+                async move { sight.forget(&words).await }
             },
         )
         .command("sync", "", "the same as `peers`", move |words| {
@@ -195,6 +205,9 @@ impl Sight {
         for (what, remedy) in self.mirror_warnings() {
             warn(what, remedy);
         }
+        for (what, remedy) in self.absent_warnings() {
+            warn(what, &remedy);
+        }
         if let Some((what, remedy)) = self.conflict_warnings() {
             warn(what, remedy);
         }
@@ -278,6 +291,11 @@ impl Sight {
                 "members",
                 &["mount", "machine", "address", "instance", "log_ids", "this", "connected"],
                 self.members(),
+            )
+            .table(
+                "forgotten",
+                &["mount", "machine", "instance", "log_ids", "state"],
+                self.forgotten_rows(),
             )
             .table("nodes", &columns, rows))
     }

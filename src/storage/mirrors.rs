@@ -1,7 +1,7 @@
 //! Who mirrors us: learns of members, has them called, joins their syncgroup.
 //!
 //! Invariants
-//! - A member once known is never dropped (only `forget` does that); what trackers say adds members, and it and what
+//! - A member once known is dropped by `forget` only; what trackers say adds members, and it and what
 //!   the members say themselves moves addresses.
 //! - A new mount waits for the word of a tracker, at most for a bounded time; then it takes changes only when every
 //!   member that can be reached has it in its label. A mount that joined once needs nobody for that.
@@ -50,7 +50,7 @@ pub const fn policy(settings: &DurabilitySettings) -> AckPolicy {
 /// The running lines to mirrors.
 pub struct Mirrors {
     room: Arc<StorageRoom>,
-    actors: Mutex<Vec<Addr<SyncPeer>>>,
+    actors: Mutex<BTreeMap<MachineId, Addr<SyncPeer>>>,
     ready: watch::Sender<bool>,
     joined: watch::Sender<bool>,
 }
@@ -76,10 +76,15 @@ impl Mirrors {
     pub async fn stop(&self) {
         let actors =
             std::mem::take(&mut *self.actors.lock().unwrap_or_else(PoisonError::into_inner));
-        for actor in actors {
+        for actor in actors.into_values() {
             // One that is gone has stopped.
             actor.send(StopSync).await.unwrap_or_default();
         }
+    }
+
+    /// The line to a machine, which is to end.
+    fn take(&self, machine: MachineId) -> Option<Addr<SyncPeer>> {
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner).remove(&machine)
     }
 
     /// Whether nothing is left to wait for.
@@ -167,6 +172,7 @@ impl Overseer {
         let begun = self.table().clock.now_ms();
         loop {
             let candidates = self.candidates();
+            self.part(mirrors).await;
             self.call(&candidates, mirrors);
             self.learn(&candidates).await;
             let waited = self.table().clock.now_ms().saturating_sub(begun);
@@ -225,8 +231,42 @@ impl Overseer {
             }
         }
         all.remove(&self.table().us);
+        all.retain(|machine, candidate| !self.is_forgotten(*machine, candidate.instance));
         all.retain(|_, candidate| !candidate.address.is_empty());
         all
+    }
+
+    /// Whether a storage was removed for good, and has not come back blank.
+    fn is_forgotten(&self, machine: MachineId, instance: [u8; 16]) -> bool {
+        self.room.placement.mounts().iter().any(|mount| {
+            let mirror = &mount.mirror;
+            mirror
+                .forgotten()
+                .iter()
+                .any(|gone| (gone.machine, gone.instance) == (machine, instance))
+                && !mirror.members().borrow().iter().any(|member| member.machine == machine)
+        })
+    }
+
+    /// Ends the lines to those who were removed.
+    async fn part(&self, mirrors: &Mirrors) {
+        let members = |machine| {
+            let mut mounts = self.room.placement.mounts().iter();
+            mounts.any(|m| m.mirror.members().borrow().iter().any(|m| m.machine == machine))
+        };
+        let gone = |machine: MachineId| {
+            let mut mounts = self.room.placement.mounts().iter();
+            mounts.any(|mount| mount.mirror.forgotten().iter().any(|gone| gone.machine == machine))
+                && !members(machine)
+        };
+        for peer in self.table().all().into_iter().filter(|peer| gone(peer.machine)) {
+            self.table().remove(peer.machine);
+            let actor = mirrors.take(peer.machine);
+            if let Some(actor) = actor {
+                // One that is gone has stopped.
+                actor.send(StopSync).await.unwrap_or_default();
+            }
+        }
     }
 
     /// Has everybody called who is known.
@@ -244,7 +284,8 @@ impl Overseer {
             };
             let config = self.sync.clone();
             let actor = SyncPeer::start_in_arbiter(net, move |_| SyncPeer::new(peer, config));
-            mirrors.actors.lock().unwrap_or_else(PoisonError::into_inner).push(actor);
+            let mut actors = mirrors.actors.lock().unwrap_or_else(PoisonError::into_inner);
+            actors.insert(*machine, actor);
         }
     }
 

@@ -12,6 +12,7 @@ use super::space::Space;
 use crate::cluster::tenancy::{Claim, Tenant, claim};
 use crate::cluster::version::{Decision, Winner, compare};
 use crate::format::checkpoint::{AnsweredToken, Counters, FreedPlace};
+use crate::format::forgotten::Forgotten;
 use crate::format::ids::{ChunkNumber, ChunkfileId, Place, Position, Sequence, Token, UNIT};
 use crate::format::label::Label;
 use crate::format::log::RawRecord;
@@ -57,6 +58,8 @@ pub struct Core<D: Disk> {
     pub freed_singles: Vec<(Position, Place)>,
     /// What of other logs the replay of our own showed to be covered.
     pub reached: Vec<Position>,
+    /// Removals of members that the replay of our own log showed.
+    pub forgotten: Vec<Forgotten>,
     /// Versions in the conflict archive when it was last counted.
     pub(super) archived: u64,
     /// The archive may have changed since.
@@ -83,6 +86,7 @@ impl<D: Disk> Core<D> {
             images: Vec::new(),
             freed_singles: Vec::new(),
             reached: Vec::new(),
+            forgotten: Vec::new(),
             archived: 0,
             archive_changed: true,
         }
@@ -198,6 +202,10 @@ impl<D: Disk> Core<D> {
             }
             Ok(Some(Record::Reached(positions))) => {
                 self.reached.extend(positions);
+                Ok(None)
+            }
+            Ok(Some(Record::Forgotten(forgotten))) => {
+                self.forgotten.push(forgotten);
                 Ok(None)
             }
             // Its file was durable before the record.

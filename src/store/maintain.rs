@@ -4,9 +4,11 @@
 use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
+use crate::cluster::members::owner;
 use crate::format::chunkfile::FIRST_SLOT_UNITS;
-use crate::format::ids::{Address, ChunkfileId, UNIT};
+use crate::format::ids::{Address, ChunkfileId, MachineId, UNIT};
 use crate::format::slot::{HEADER_LEN, MAGIC_BYTES, Role, SlotHeader, State};
+use std::collections::BTreeSet;
 
 /// Holes punched in one slice.
 const PUNCHES: usize = 16;
@@ -127,10 +129,14 @@ impl<D: Disk> Mount<D> {
         let window = self.core.options.undelete_window_ms;
         let now_ms = self.clock.now_ms();
         let states = self.core.chunks.states.values();
-        // Only the owner purges.
+        // Only the owner purges; what a removed member made has another one.
         let own = self.core.label.machine;
+        let members = self.core.label.members.iter().map(|member| member.machine);
+        let members: BTreeSet<MachineId> = members.collect();
+        let gone = |machine| self.forgotten.iter().any(|gone| gone.machine == machine);
+        let ours = |machine| machine == own || gone(machine) && owner(machine, &members) == own;
         let Some(oldest) = states
-            .filter(|s| s.id.machine == own && s.oldest_tombstone_ms != u64::MAX)
+            .filter(|s| s.oldest_tombstone_ms != u64::MAX && ours(s.id.machine))
             .min_by_key(|s| s.oldest_tombstone_ms)
         else {
             return false;

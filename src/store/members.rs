@@ -98,6 +98,9 @@ impl<D: Disk> Mount<D> {
             self.reports.insert(machine, report.clone());
         }
         self.settle();
+        if let Err(error) = self.end_forgets() {
+            tracing::error!(%error, "a forget cannot be finished");
+        }
     }
 
     /// Who keeps places from being used again.

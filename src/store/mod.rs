@@ -13,6 +13,7 @@ pub mod disk;
 #[cfg(test)]
 mod disk_conformance;
 pub mod error;
+pub mod forget;
 pub mod handles;
 pub mod list;
 mod log;

@@ -21,6 +21,7 @@ use super::tokens::TokenTable;
 use crate::cluster::reuse::{MemberReport, Reuse};
 use crate::format::checkpoint::{AnsweredToken, Counters};
 use crate::format::file_id::ObjectId;
+use crate::format::forgotten::Forgotten;
 use crate::format::ids::{
     Address, ChunkfileId, LogId, MachineId, Position, Sequence, Tag, Token, UNIT,
 };
@@ -194,6 +195,8 @@ pub struct Mount<D: Disk> {
     pub(super) own_former: Sequence,
     /// A member has our own log up to here, further than we: until it is back.
     pub(super) own_missing: Sequence,
+    /// Members that were removed for good.
+    pub(super) forgotten: Vec<Forgotten>,
     /// Records that could not be applied.
     pub(super) quarantined: u64,
     /// Contents of large objects that nobody has any more.

@@ -149,9 +149,13 @@ impl<D: Disk> Mount<D> {
             own_former: last,
             own_missing: 0,
             quarantined: 0,
+            forgotten: super::forget::read_forgotten(&disk)?,
             gone_contents: HashSet::new(),
         };
         mount.count_members();
+        for forgotten in std::mem::take(&mut mount.core.forgotten) {
+            mount.learn_forgotten(&forgotten)?;
+        }
         mount.replay_received(&received)?;
         remove_temporaries(&mount.core.disk)?;
         mount.resume_waits();

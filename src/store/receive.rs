@@ -303,6 +303,13 @@ impl<D: Disk> Mount<D> {
             Ok(Some(Record::Chunkfile(created))) => self.ensure_chunkfile(&created),
             Ok(Some(Record::Archived(lost))) => self.core.archive(&lost, raw.payload).map(|_| ()),
             Ok(Some(Record::Dropped(dropped))) => self.core.drop_archived(&dropped),
+            Ok(Some(Record::Forgotten(forgotten))) if forgotten.at == at => {
+                self.learn_forgotten(&forgotten)
+            }
+            Ok(Some(Record::Forgotten(_))) => {
+                self.put_aside(at, "it is not the removal that it carries");
+                Ok(())
+            }
             Ok(Some(Record::Settled(_) | Record::Image(_) | Record::Reached(_))) => {
                 self.put_aside(at, "it should not have left its machine");
                 Ok(())

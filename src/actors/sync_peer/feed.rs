@@ -14,7 +14,7 @@ use crate::actors::incoming_slice::outcome;
 use crate::actors::mirror::Tail;
 use crate::actors::mount_mirror::Meeting;
 use crate::actors::peer_link::{Answer, Link};
-use crate::actors::peer_requests::{hello, meet, member, push_head};
+use crate::actors::peer_requests::{forgotten, hello, meet, member, push_head};
 use crate::actors::peers::{PeerMount, SyncState};
 use crate::actors::shared_mount::SharedMount;
 use crate::cluster::acks::PATIENCE_MS;
@@ -24,6 +24,7 @@ use crate::format::ids::Sequence;
 use crate::messages::error::ErrorCode;
 use crate::messages::heads::{self, SyncHello, SyncPushed};
 use crate::messages::opcode::Opcode;
+use crate::store::forget::FORGOTTEN;
 use crate::store::log_reader::{LogCursor, LogRead};
 use crate::store::read::ReadError;
 use crate::store::sync::{LogName, LogSlice, Received};
@@ -151,7 +152,14 @@ impl Feed {
             meet(&self.mount, Meeting::default()).await.map_err(|problem| ours(problem.message))?;
         let (group, syncgroup) = &self.session.config.names;
         let head = hello(group, syncgroup, self.mount.index, &presence);
-        let frame = self.link.call(Opcode::SyncHello, &head, Bytes::new(), HELLO_LIMIT).await?;
+        let answer = self.link.call(Opcode::SyncHello, &head, Bytes::new(), HELLO_LIMIT).await;
+        if let Err(CallError::Refused { problem, .. }) = &answer
+            && problem.code == ErrorCode::Forgotten
+        {
+            // What we have may be wrong by now: nobody is served from it, and nothing is written to it.
+            self.mount.fence(format!("{FORGOTTEN}: {}", problem.remedy));
+        }
+        let frame = answer?;
         let theirs: SyncHello =
             heads::decode(frame.head()).map_err(|error| ours(error.to_string()))?;
         let machine = self.session.peer.machine;
@@ -169,7 +177,8 @@ impl Feed {
         let knows_us = others
             .iter()
             .any(|member| member.machine == log.machine && member.log_ids.contains(&log.log_id));
-        meet(&self.mount, Meeting { from: Some(from), others, join: false })
+        let forgotten = theirs.forgotten.iter().map(forgotten).collect();
+        meet(&self.mount, Meeting { from: Some(from), others, forgotten, join: false })
             .await
             .map_err(sound)?;
         let covered = log.covered_by(&theirs.coverage);

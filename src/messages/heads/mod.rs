@@ -21,8 +21,8 @@ pub use client::{
 };
 pub use node::{ErrorHead, Info, NodeIdentity, Ping, Pong};
 pub use peer::{
-    SyncChunkfile, SyncContent, SyncHello, SyncMember, SyncOffer, SyncOffered, SyncPiece, SyncPush,
-    SyncPushed, SyncReport, SyncReports, SyncStatus,
+    SyncChunkfile, SyncContent, SyncForgotten, SyncHello, SyncMember, SyncOffer, SyncOffered,
+    SyncPiece, SyncPush, SyncPushed, SyncReport, SyncReports, SyncStatus,
 };
 pub use state::{
     CHUNKFILES_PAGE, COPIES_MAX, MARK_LEN, MARKS_PAGE, NAMES_MAX, NAMES_PAGE, SyncArchive,

@@ -41,6 +41,20 @@ heads! {
         pub tails: Coverage,
         /// The members as its label names them.
         pub members: Vec<SyncMember>,
+        /// Members that were removed for good.
+        pub forgotten: Vec<SyncForgotten> = Vec::new(),
+    }
+
+    /// A member that was removed for good.
+    pub struct SyncForgotten {
+        /// Its machine id.
+        pub machine: MachineId,
+        /// Its storage.
+        pub instance: Uuid,
+        /// The lives of its mount that are shut out.
+        pub log_ids: Vec<LogId>,
+        /// Where that is logged.
+        pub at: Position,
     }
 
     /// A chunkfile that records of a slice write to.

@@ -108,6 +108,7 @@ fn no_head_among_storages_is_misread_cut_or_newer() {
         coverage: [at].into_iter().collect(),
         tails: [at].into_iter().collect(),
         members: vec![member],
+        forgotten: Vec::new(),
     });
     let chunkfile = SyncChunkfile {
         machine: 1,
