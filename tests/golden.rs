@@ -19,7 +19,7 @@ use folio::format::members::Member;
 use folio::format::memory::Memory;
 use folio::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
 use folio::format::single::{BLOCK_LEN, FOOTER_LEN, Footer, TrailerBuilder};
-use folio::format::slot::{Body, NotASlot, Role, SlotHeader, State};
+use folio::format::slot::{Body, NotASlot, Role, SlotHeader, State, Stay};
 use std::path::PathBuf;
 
 const SECRET: [u8; 16] = *b"0123456789abcdef";
@@ -111,7 +111,16 @@ fn slot() -> SlotHeader {
         capacity_units: 80,
         payload_crc: crc32c(b"hello"),
         length: 5,
+        stay: Stay::default(),
     }
+}
+
+/// Of a move; the targets in the batch below are of the early kind, which does not say whose it is.
+fn target() -> SlotHeader {
+    let home = object().home().address;
+    let address = Address { machine: 3, log_id: 9, chunk: 5, offset_units: 640 };
+    let stay = Stay { since: 70, home_chunk: home.chunk, home_units: home.offset_units };
+    SlotHeader { role: Role::Target, address, stay, ..slot() }
 }
 
 fn segment() -> SegmentHeader {
@@ -293,6 +302,12 @@ fn all() -> Vec<Golden> {
             assert_eq!(read.object_id(), object());
             assert_eq!(read.payload(bytes), Some(&b"hello"[..]));
             [read.encode(&SECRET), b"hello".to_vec()].concat()
+        }),
+        ("slot-target-v1", target().encode(&SECRET), |bytes| {
+            let read = SlotHeader::decode(bytes, &SECRET).unwrap();
+            assert_eq!(read, target());
+            assert_eq!(read.home_address(), Some(object().home().address));
+            read.encode(&SECRET)
         }),
         ("segment-v1.0", segment().encode(), |bytes| {
             let read = SegmentHeader::decode(bytes).unwrap();

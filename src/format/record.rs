@@ -22,6 +22,10 @@
 //! dropped (kind 4): an archived version was given up by a person
 //!   object 45, 0 u8, position of its edit: machine u16, log id u32, sequence u64
 //!
+//! begun (kind 5): the first record of every log: a life of this mount began. So no log is without a record, and a
+//!   coverage names every log that its machine has heard of
+//!   mount uuid 16, instance uuid 16, when u64 (ms since 1970)
+//!
 //! forgotten (kind 6): a member was removed for good; head as in `forgotten`
 //!
 //! Kinds from 128 on are about this machine's own disk and never leave it:
@@ -51,6 +55,8 @@ pub const KIND_CHUNKFILE: u8 = 2;
 pub const KIND_ARCHIVED: u8 = 3;
 /// Kind of a [`Dropped`].
 pub const KIND_DROPPED: u8 = 4;
+/// Kind of a [`Begun`].
+pub const KIND_BEGUN: u8 = 5;
 /// Kind of a [`Forgotten`].
 pub const KIND_FORGOTTEN: u8 = 6;
 /// Kinds from here on never leave the machine.
@@ -129,6 +135,17 @@ pub struct Dropped {
     pub edit: Position,
 }
 
+/// A log began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The mount whose log it is.
+    pub mount_uuid: [u8; 16],
+    /// The storage that it belongs to.
+    pub instance: [u8; 16],
+    /// When, ms since 1970.
+    pub at_ms: u64,
+}
+
 /// What an edit of another log freed in our chunkfiles. Accounts of our own space are settled by our own log only, so
 /// that a replay never has to guess what a decision was based on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +173,8 @@ pub enum Record {
     Dropped(Dropped),
     /// Kind 6.
     Forgotten(Forgotten),
+    /// Kind 5.
+    Begun(Begun),
     /// Kind 128.
     Settled(Settled),
     /// Kind 129.
@@ -177,6 +196,7 @@ impl Record {
             Self::Archived(_) => KIND_ARCHIVED,
             Self::Dropped(_) => KIND_DROPPED,
             Self::Forgotten(_) => KIND_FORGOTTEN,
+            Self::Begun(_) => KIND_BEGUN,
             Self::Settled(_) => KIND_SETTLED,
             Self::Image(_) => KIND_IMAGE,
             Self::Reached(_) => KIND_REACHED,
@@ -191,6 +211,7 @@ impl Record {
             Self::Archived(conflict) => out.extend_from_slice(&conflict.encode()),
             Self::Dropped(dropped) => dropped.encode(out),
             Self::Forgotten(forgotten) => forgotten.encode(out),
+            Self::Begun(begun) => begun.encode(out),
             Self::Settled(settled) => settled.encode(out),
             Self::Reached(positions) => encode_reached(positions, out),
         }
@@ -206,6 +227,7 @@ impl Record {
             KIND_ARCHIVED => Conflict::decode(head).map(|lost| Some(Self::Archived(lost))),
             KIND_DROPPED => Dropped::decode(head).map(|dropped| Some(Self::Dropped(dropped))),
             KIND_FORGOTTEN => Forgotten::decode(head).map(|gone| Some(Self::Forgotten(gone))),
+            KIND_BEGUN => Begun::decode(head).map(|begun| Some(Self::Begun(begun))),
             KIND_SETTLED => Settled::decode(head).map(|settled| Some(Self::Settled(settled))),
             KIND_IMAGE => Edit::decode(head).map(|edit| Some(Self::Image(edit))),
             KIND_REACHED => decode_reached(head).map(|reached| Some(Self::Reached(reached))),
@@ -325,6 +347,17 @@ impl Dropped {
     }
 }
 
+impl Begun {
+    fn encode(&self, out: &mut Vec<u8>) {
+        Writer::new(out).put(&self.mount_uuid).put(&self.instance).u64(self.at_ms);
+    }
+
+    fn decode(head: &[u8]) -> Result<Self, Short> {
+        let mut r = Reader::new(head);
+        Ok(Self { mount_uuid: r.array()?, instance: r.array()?, at_ms: r.u64()? })
+    }
+}
+
 impl Settled {
     fn encode(&self, out: &mut Vec<u8>) {
         let mut w = Writer::new(out);
@@ -429,6 +462,7 @@ mod tests {
             Record::Archived(lost),
             Record::Dropped(Dropped { object, edit: at }),
             Record::Forgotten(Forgotten { machine: 3, instance: [4; 16], log_ids: vec![5], at }),
+            Record::Begun(Begun { mount_uuid: [1; 16], instance: [2; 16], at_ms: 3 }),
             Record::Settled(settled),
             Record::Image(edit),
             Record::Reached(vec![at, at]),

@@ -18,7 +18,11 @@
 //! 144  modified u64                               ms since 1970
 //! 152  capacity units u32, payload CRC32C u32, length u64
 //! 168  machine u16, 0 u16, log id u32, then        forward: chunk u32 and offset units u32 of the target slot,
-//! 176  8 bytes                                     or the content number u64 of the singlefile
+//! 176  8 bytes                                     or the content number u64 of the singlefile;
+//!                                                  of a target instead: chunk u32 and offset units u32 of its home
+//!                                                  (below the log that created the object), then since u64: sequence
+//!                                                  of the edit that moved there, in the log of its own address; all
+//!                                                  0 if an early version wrote it
 //! 184  MAC u64                                     SipHash-2-4 of 0..184 and the extra entries
 //! 192
 //! ```
@@ -30,7 +34,9 @@
 use super::bytes::{Reader, Short, Writer};
 use super::crc::{crc32c, mac64};
 use super::file_id::{ObjectId, ObjectKind};
-use super::ids::{Address, ChunkfileId, Place, Position, Sequence, Tag, UNIT, Vector, Version};
+use super::ids::{
+    Address, ChunkNumber, ChunkfileId, Place, Position, Sequence, Tag, UNIT, Vector, Version,
+};
 
 /// Length of a slot header in bytes; a multiple of [`UNIT`].
 pub const HEADER_LEN: usize = 192;
@@ -83,6 +89,18 @@ pub enum Body {
     None,
 }
 
+/// Of the target of a move: since when it is there, and whose it is. A home, and a target that an early version wrote,
+/// has the default: a home tells the same by its creation and its own address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stay {
+    /// Sequence of the edit that handed the place out, in the log below which the place lies. 0: not known.
+    pub since: Sequence,
+    /// Chunkfile of the home, below the log that created the object.
+    pub home_chunk: ChunkNumber,
+    /// Offset of the home in it; 0: not known.
+    pub home_units: u32,
+}
+
 /// A slot header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotHeader {
@@ -120,6 +138,8 @@ pub struct SlotHeader {
     pub payload_crc: u32,
     /// Length of the content in bytes.
     pub length: u64,
+    /// Of a target only.
+    pub stay: Stay,
 }
 
 /// Why bytes are no slot header.
@@ -192,13 +212,30 @@ impl SlotHeader {
         self.version.tag.position()
     }
 
-    /// The sequence at or before which this slot was handed out: a home by the creation, the target of a move by one
-    /// of the object's edits.
+    /// The sequence, in the log below which the slot lies, of the record that handed its place out: that orders all
+    /// tenants of a place. `None`: an early version wrote this target.
     #[must_use]
-    pub const fn held_since(&self) -> Sequence {
+    pub const fn held_since(&self) -> Option<Sequence> {
         match self.role {
-            Role::Home => self.creation.sequence,
-            Role::Target => self.edited_at().sequence,
+            Role::Home => Some(self.creation.sequence),
+            Role::Target if self.stay.since == 0 => None,
+            Role::Target => Some(self.stay.since),
+        }
+    }
+
+    /// Where the home of the object stands. `None`: an early version wrote this target.
+    #[must_use]
+    pub const fn home_address(&self) -> Option<Address> {
+        let Stay { home_chunk, home_units, .. } = self.stay;
+        match self.role {
+            Role::Home => Some(self.address),
+            Role::Target if home_units == 0 => None,
+            Role::Target => Some(Address {
+                machine: self.creation.machine,
+                log_id: self.creation.log_id,
+                chunk: home_chunk,
+                offset_units: home_units,
+            }),
         }
     }
 
@@ -225,7 +262,12 @@ impl SlotHeader {
         w.put(&self.token_client).u64(self.token_sequence);
         w.u32(self.created_s).u32(self.birth_units).u64(self.modified_ms);
         w.u32(self.capacity_units).u32(self.payload_crc).u64(self.length);
-        w.put(&self.body.forward());
+        match self.role {
+            Role::Home => w.put(&self.body.forward()),
+            Role::Target => {
+                w.u32(self.stay.home_chunk).u32(self.stay.home_units).u64(self.stay.since)
+            }
+        };
         debug_assert_eq!(w.len(), MAC_AT);
         w.u64(0);
         for entry in others.iter().skip(VECTOR_INLINE) {
@@ -292,10 +334,18 @@ impl SlotHeader {
         let (created_s, birth_units, modified_ms) = (r.u32()?, r.u32()?, r.u64()?);
         let (capacity_units, payload_crc, length) = (r.u32()?, r.u32()?, r.u64()?);
         let forward = r.array::<16>()?;
+        let role = Role::from_code(role).ok_or(NotASlot::Broken)?;
+        let body = Body::from_parts(body, &forward).ok_or(NotASlot::Broken)?;
+        let stay = match role {
+            Role::Home => Stay::default(),
+            // Nobody is forwarded twice.
+            Role::Target if body != Body::Inline => return Err(NotASlot::Broken),
+            Role::Target => Stay::read(&forward)?,
+        };
         Ok(Self {
-            role: Role::from_code(role).ok_or(NotASlot::Broken)?,
+            role,
             state: State::from_code(state).ok_or(NotASlot::Broken)?,
-            body: Body::from_parts(body, &forward).ok_or(NotASlot::Broken)?,
+            body,
             mount,
             creation,
             cookie,
@@ -310,6 +360,7 @@ impl SlotHeader {
             capacity_units,
             payload_crc,
             length,
+            stay,
         })
     }
 
@@ -379,6 +430,13 @@ pub fn looks_like_home(bytes: &[u8], here: Address) -> bool {
         && in_use
         && (machine, u32_at(36)) == (here.machine, here.log_id)
         && (u32_at(40), u32_at(44)) == (here.chunk, here.offset_units)
+}
+
+impl Stay {
+    fn read(forward: &[u8; 16]) -> Result<Self, Short> {
+        let mut r = Reader::new(forward);
+        Ok(Self { home_chunk: r.u32()?, home_units: r.u32()?, since: r.u64()? })
+    }
 }
 
 impl Role {
@@ -463,66 +521,5 @@ impl Body {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub(crate) fn sample(vector: usize) -> SlotHeader {
-        let tag = Tag { life: 0, term: 0, n: 7, machine: 3, log_id: 9, sequence: 77 };
-        let mut entries: Vector = (1..vector as u64)
-            .map(|i| Position { machine: 1, log_id: i as u32, sequence: i * 10 })
-            .collect();
-        entries.push(tag.position());
-        SlotHeader {
-            role: Role::Home,
-            state: State::Live,
-            body: Body::Inline,
-            mount: 4,
-            creation: Position { machine: 1, log_id: 2, sequence: 3 },
-            cookie: 0xdead_beef,
-            address: Address { machine: 1, log_id: 2, chunk: 5, offset_units: 64 },
-            version: Version { tag, vector: entries },
-            token_client: [7; 16],
-            token_sequence: 12,
-            kind: ObjectKind::Chunk,
-            created_s: 1,
-            birth_units: 10,
-            modified_ms: 2,
-            capacity_units: 10,
-            payload_crc: crc32c(b"hello"),
-            length: 5,
-        }
-    }
-
-    #[test]
-    fn header_comes_back_with_any_vector() {
-        for vector in 1..8 {
-            for body in [
-                Body::Inline,
-                Body::Slot(Address::default()),
-                Body::Single(Position { machine: 1, log_id: 2, sequence: 9 }),
-            ] {
-                let header = SlotHeader { body, ..sample(vector) };
-                let mut bytes = header.encode(&[1; 16]);
-                assert_eq!(bytes.len(), header.payload_offset());
-                bytes.extend_from_slice(b"hello");
-                let back = SlotHeader::decode(&bytes, &[1; 16]).unwrap();
-                assert_eq!(back, header);
-                assert_eq!(back.payload(&bytes), Some(&b"hello"[..]));
-            }
-        }
-    }
-
-    #[test]
-    fn no_single_flipped_bit_passes_and_no_other_secret() {
-        let header = sample(5);
-        let mut bytes = header.encode(&[1; 16]);
-        bytes.extend_from_slice(b"hello");
-        assert_eq!(SlotHeader::decode(&bytes, &[2; 16]), Err(NotASlot::Broken));
-        for bit in 0..bytes.len() * 8 {
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            let read = SlotHeader::decode(&bytes, &[1; 16]);
-            assert!(read.is_err() || read.unwrap().payload(&bytes).is_none(), "bit {bit}");
-            bytes[bit / 8] ^= 1 << (bit % 8);
-        }
-    }
-}
+#[path = "slot_tests.rs"]
+mod tests;

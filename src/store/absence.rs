@@ -6,7 +6,8 @@
 //! Invariants
 //! - The headers of homes are never stale: whoever leaves his place says so in his header. So nothing that begins
 //!   before the nearest home in front of a place can reach it, and a search goes no further.
-//! - The headers of targets may be stale. Of two slots that overlap, the one that was edited last is there.
+//! - The headers of targets may be stale: one is there exactly if its home names it. Early targets do not tell their
+//!   home: of two such slots that overlap, the one that was edited last is there.
 //! - No memory per object (P8): what free space does not tell is read from the chunkfile around the place.
 
 use super::disk::Disk;
@@ -14,8 +15,8 @@ use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
 use crate::format::chunkfile::FIRST_SLOT_UNITS;
 use crate::format::file_id::ObjectId;
-use crate::format::ids::{Address, ChunkfileId, LogId, MachineId, Sequence, UNIT};
-use crate::format::slot::{HEADER_LEN, MAGIC_BYTES, Role, SlotHeader, State};
+use crate::format::ids::{Address, ChunkfileId, LogId, MachineId, Place, Sequence, UNIT};
+use crate::format::slot::{Body, HEADER_LEN, MAGIC_BYTES, Role, SlotHeader, State};
 
 /// Units that one step of the search looks at (64 KiB).
 const WINDOW_UNITS: u32 = 1024;
@@ -31,6 +32,8 @@ struct Slot {
     edited: Sequence,
     /// Whose edit that was.
     log: (MachineId, LogId),
+    /// Of a target that tells it: its home, and whose that is.
+    home: Option<(Address, u64)>,
 }
 
 impl Slot {
@@ -39,7 +42,11 @@ impl Slot {
         let until = from.saturating_add(header.capacity_units);
         let edited = header.edited_at();
         let log = (edited.machine, edited.log_id);
-        Self { from, until, role: header.role, edited: edited.sequence, log }
+        let home = match header.role {
+            Role::Home => None,
+            Role::Target => header.home_address().map(|at| (at, header.cookie)),
+        };
+        Self { from, until, role: header.role, edited: edited.sequence, log, home }
     }
 
     const fn overlaps(&self, other: &Self) -> bool {
@@ -69,8 +76,9 @@ impl<D: Disk> Mount<D> {
         header: &SlotHeader,
     ) -> StoreResult<StoreError> {
         let at = id.home().address;
-        let ours = header.creation.machine == id.machine && header.creation.log_id == id.log_id;
-        if !ours || header.held_since() >= id.sequence || self.is_place_explained(id, at)? {
+        // Of early targets nothing is known.
+        let later = header.held_since().is_none_or(|since| since >= id.sequence);
+        if later || self.is_place_explained(id, at)? {
             return Ok(StoreError::NotFound { deleted: false });
         }
         Ok(StoreError::Damaged(format!("the slot at {at:?} still holds an older object")))
@@ -153,12 +161,33 @@ impl<D: Disk> Mount<D> {
         targets.retain(|slot| {
             slot.until > place && !left(slot) && home.is_none_or(|home| !home.overlaps(slot))
         });
+        for target in targets.iter().filter(|target| target.home.is_some()) {
+            if self.is_named(id, target)? {
+                return Ok(true);
+            }
+        }
+        targets.retain(|target| target.home.is_none());
         let Some(last) = targets.iter().copied().max_by_key(|slot| slot.edited) else {
             return Ok(false);
         };
         // Stale if somebody has moved in since.
         let behind = self.slots_between(id, place + 1, last.until)?;
         Ok(!behind.iter().any(|slot| slot.role == Role::Home || slot.edited > last.edited))
+    }
+
+    /// Whether a target's home forwards to it: on the disk, or in the batch. A place that the batch frees is not among
+    /// the free ones yet.
+    fn is_named(&mut self, id: ChunkfileId, target: &Slot) -> StoreResult<bool> {
+        let Some((at, cookie)) = target.home else { return Ok(false) };
+        let names = |home: &SlotHeader| {
+            let here = |to: Address| to.chunkfile() == id && to.offset_units == target.from;
+            home.cookie == cookie && matches!(home.body, Body::Slot(to) if here(to))
+        };
+        if self.overlay.get(&at).is_some_and(names) {
+            return Ok(true);
+        }
+        let found = self.core.header_at(Place { address: at, capacity_units: 0 })?;
+        Ok(found.as_ref().is_some_and(names))
     }
 
     /// Slots in use whose header stands in a range of a chunkfile, in order.

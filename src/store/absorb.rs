@@ -70,7 +70,8 @@ impl<D: Disk> Mount<D> {
                 continue;
             }
             if let Body::Single(content) = home.body
-                && !(self.is_content_whole(content)? || self.has_content_coming(content)?)
+                && !self.is_content_whole(content)?
+                && !self.is_coming_or_gone(content)?
             {
                 absorbed.needs.push((content, home.length));
                 continue;
@@ -95,6 +96,10 @@ impl<D: Disk> Mount<D> {
                 return Err(StoreError::Fenced(error.to_string()));
             }
             absorbed.taken += 1;
+        }
+        if absorbed.needs.is_empty() {
+            // Said of these copies; somebody else may have one all the same.
+            self.gone_contents.clear();
         }
         self.commit()?;
         Ok(absorbed)
@@ -158,7 +163,7 @@ impl<D: Disk> Mount<D> {
     fn is_news(&mut self, home: &SlotHeader) -> StoreResult<bool> {
         let Some(there) = self.core.header_at(home.place())? else { return Ok(true) };
         if !there.is_object(&home.object_id()) || there.role != Role::Home {
-            return Ok(!super::core::is_newer_home(&there, home));
+            return Ok(!super::tenants::is_later_tenant(&there, home));
         }
         if compare(&there.version, &home.version) != Decision::Ignore {
             return Ok(true);

@@ -19,18 +19,27 @@ use crate::format::paths::{self, CONFLICTS, MountFile};
 use crate::format::record::{Dropped, Record};
 use bytes::Bytes;
 
+/// What became of a version that was to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is in the archive, durably, or a person has given it up there.
+    Yes,
+    /// Its content is not here: it has no entry, and nothing is said of it.
+    NoContent,
+}
+
 /// Length of what stands before the content.
 pub const FRONT: usize = CONFLICT_PREFIX_LEN + CONFLICT_HEAD_LEN;
 /// Longest record about an archived version, without content.
 const RECORD_MAX: usize = 512;
 
 impl<D: Disk> Core<D> {
-    /// Keeps a version that lost; durable when it returns. `false`: it was kept before.
-    pub fn archive(&mut self, lost: &Conflict, content: &[u8]) -> StoreResult<bool> {
+    /// Keeps a version that lost; durable when it returns.
+    pub fn archive(&mut self, lost: &Conflict, content: &[u8]) -> StoreResult<Kept> {
         let path = MountFile::Conflict(lost.object, lost.tag.position()).path();
         let io = |what: &str| StoreError::io(format!("{what} {path}"));
         if self.is_dropped(lost)? {
-            return Ok(false);
+            return Ok(Kept::Yes);
         }
         self.archive_changed = true;
         // Another one is half written by a process that was killed: nobody was told of it.
@@ -41,7 +50,7 @@ impl<D: Disk> Core<D> {
             let file = self.disk.open(&path, Open::Write).map_err(io("open"))?;
             file.sync_data().map_err(io("fdatasync"))?;
             self.disk.sync_dir(CONFLICTS).map_err(io("make durable the name of"))?;
-            return Ok(false);
+            return Ok(Kept::Yes);
         }
         self.disk.create_dir_all(CONFLICTS).map_err(io("create the folder of"))?;
         if let Some(content) = lost.single
@@ -49,7 +58,7 @@ impl<D: Disk> Core<D> {
         {
             // A mirror that has it keeps it; an entry without its content would only hide that.
             self.warnings.push(format!("the content of a losing version is not here: {path}"));
-            return Ok(false);
+            return Ok(Kept::NoContent);
         }
         if self.disk.stat(&path).map_err(io("stat"))?.is_some() {
             self.disk.unlink(&path).map_err(io("remove"))?;
@@ -62,7 +71,7 @@ impl<D: Disk> Core<D> {
         file.sync_data().map_err(io("fdatasync"))?;
         self.disk.sync_dir(CONFLICTS).map_err(io("make durable the name of"))?;
         self.disk.sync_dir("").map_err(io("make durable the folder of"))?;
-        Ok(true)
+        Ok(Kept::Yes)
     }
 
     /// Gives the content of a large version its name in the archive; `false`: it is not here. The folder is synced by

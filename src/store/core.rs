@@ -9,7 +9,7 @@ use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::options::{MountOptions, Planted};
 use super::space::Space;
-use crate::cluster::tenancy::{Claim, Tenant, claim};
+use super::tenants::{is_later_tenant, tenant_of};
 use crate::cluster::version::{Decision, Winner, compare};
 use crate::format::checkpoint::{AnsweredToken, Counters, FreedPlace};
 use crate::format::forgotten::Forgotten;
@@ -18,7 +18,7 @@ use crate::format::label::Label;
 use crate::format::log::RawRecord;
 use crate::format::paths;
 use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
-use crate::format::slot::{Body, HEADER_LEN, Role, SlotHeader, State};
+use crate::format::slot::{Body, HEADER_LEN, SlotHeader, State};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 
@@ -138,7 +138,8 @@ impl<D: Disk> Core<D> {
         Ok(header.payload(&bytes).map(|p| p.to_vec()).map(|payload| (header, payload)))
     }
 
-    /// Whether the content that a home header names is in its slot. True where it is in none.
+    /// Whether the content that a home header names is in its slot, such that a reader takes it. True where it is in
+    /// none.
     pub fn has_slot_content(&mut self, home: &SlotHeader) -> StoreResult<bool> {
         let place = match home.body {
             Body::Inline => home.place(),
@@ -147,7 +148,11 @@ impl<D: Disk> Core<D> {
         };
         let found = self.slot_at(place)?;
         Ok(found.is_some_and(|(there, _)| {
-            there.cookie == home.cookie && there.payload_crc == home.payload_crc
+            there.cookie == home.cookie
+                && there.payload_crc == home.payload_crc
+                // A delete leaves its target as it was; whoever answers names the version of its home. The same bytes
+                // under an older version are there when the target's later header was lost with the power.
+                && (home.state != State::Live || there.version.tag == home.version.tag)
         }))
     }
 
@@ -208,8 +213,8 @@ impl<D: Disk> Core<D> {
                 self.forgotten.push(forgotten);
                 Ok(None)
             }
-            // Its file was durable before the record.
-            Ok(Some(Record::Archived(_))) => Ok(None),
+            // The file of the one was durable before the record; the other only says that there is a log.
+            Ok(Some(Record::Archived(_) | Record::Begun(_))) => Ok(None),
             Ok(Some(Record::Dropped(dropped))) => {
                 self.drop_archived(&dropped)?;
                 Ok(None)
@@ -352,8 +357,11 @@ impl<D: Disk> Core<D> {
         let len = (image.header.len() + raw.payload.len()) as u64;
         self.chunks.note_dirty(image.address.chunkfile(), image.address.offset(), len);
         let Some(there) = self.header_at(place)? else { return Ok(true) };
-        if there.creation != header.creation || there.cookie != header.cookie {
-            return Ok(!self.is_later_tenant(&there, header, raw.sequence));
+        if is_later_tenant(&there, header) {
+            return Ok(false);
+        }
+        if tenant_of(&there) != tenant_of(header) {
+            return Ok(true);
         }
         match compare(&there.version, &header.version) {
             Decision::Apply | Decision::Conflict { winner: Winner::Incoming } => return Ok(true),
@@ -369,16 +377,6 @@ impl<D: Disk> Core<D> {
             return Ok(false);
         }
         Ok(self.slot_at(place)?.is_none())
-    }
-
-    /// Whether another object's slot came to this place after the record of our own log at `sequence`. What is not
-    /// told by our log, or by the order of creation, is written again: everything that came later follows.
-    fn is_later_tenant(&self, there: &SlotHeader, header: &SlotHeader, sequence: Sequence) -> bool {
-        let edited = there.edited_at();
-        if edited.machine == self.label.machine && edited.log_id == self.label.log_id {
-            return edited.sequence >= sequence;
-        }
-        is_newer_home(there, header)
     }
 
     /// Renames a singlefile into place. Its content is durable, and its temporary name too.
@@ -546,22 +544,6 @@ impl<D: Disk> Core<D> {
         }
         Ok(adopted)
     }
-}
-
-/// Whether a home at one address was handed out after the one of `header`: the allocator's newest tenant wins a place.
-/// Only of homes the header tells since when they hold it; the order of others follows from the logs.
-#[must_use]
-pub fn is_newer_home(there: &SlotHeader, header: &SlotHeader) -> bool {
-    let log = |header: &SlotHeader| (header.creation.machine, header.creation.log_id);
-    let tenant = |header: &SlotHeader| Tenant {
-        since: header.creation.sequence,
-        creation: header.creation,
-        cookie: header.cookie,
-    };
-    there.role == Role::Home
-        && header.role == Role::Home
-        && log(there) == log(header)
-        && claim(Some(&tenant(there)), &tenant(header)) == Claim::Older
 }
 
 /// The answer that an edit gave, for the table of R2.

@@ -4,7 +4,7 @@ use crate::format::crc::crc32c;
 use crate::format::file_id::{ObjectId, ObjectKind};
 use crate::format::ids::{Position, Tag, Token, UNIT, Version};
 use crate::format::label::Label;
-use crate::format::slot::{HEADER_UNITS, Role, units};
+use crate::format::slot::{HEADER_UNITS, Role, Stay, units};
 use crate::store::clock::{Clock, ManualClock};
 use crate::store::disk::{DiskFile, Open};
 use crate::store::mount::{Body as Content, Mount, PutRequest, TempSingle};
@@ -66,6 +66,7 @@ fn header(number: u64, at: u32, capacity_units: u32, payload: &[u8]) -> SlotHead
         capacity_units,
         payload_crc: crc32c(payload),
         length: payload.len() as u64,
+        stay: Stay::default(),
     }
 }
 

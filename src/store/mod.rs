@@ -42,4 +42,5 @@ mod stage;
 pub mod sync;
 pub mod synclogs;
 mod take;
+mod tenants;
 pub mod tokens;

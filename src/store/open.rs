@@ -26,6 +26,8 @@ use crate::format::log::{
     BATCH_HEADER_LEN, BatchHeader, NotALog, SEGMENT_HEADER_LEN, SegmentHeader,
 };
 use crate::format::paths;
+use crate::format::record::{Begun, Record};
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -159,7 +161,24 @@ impl<D: Disk> Mount<D> {
         mount.replay_received(&received)?;
         remove_temporaries(&mount.core.disk)?;
         mount.resume_waits();
+        if last == 0 {
+            mount.begin_log()?;
+        }
         Ok(mount)
+    }
+
+    /// Every life of a log begins with a record, durable before anything is served: so no life goes unnoticed, and what
+    /// a machine covers says which logs it has heard of (R12, `cluster::reuse`).
+    fn begin_log(&mut self) -> StoreResult<()> {
+        /// Bytes of the record, at most.
+        const BEGUN_MAX: usize = 128;
+        self.reserve_log(BEGUN_MAX)?;
+        let sequence = self.take_sequence();
+        let label = &self.core.label;
+        let (mount_uuid, instance) = (label.mount_uuid, label.instance);
+        let begun = Begun { mount_uuid, instance, at_ms: self.clock.now_ms() };
+        self.push_record(&Record::Begun(begun), sequence, Bytes::new(), 0);
+        self.commit().map(|_| ())
     }
 
     /// What was freed before the restart is durable and applied: it waits for its members only.

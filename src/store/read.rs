@@ -101,8 +101,8 @@ pub fn view_home(id: &ObjectId, bytes: &[u8], secret: &[u8; 16]) -> View {
         return View::Unsettled("the slot header belongs elsewhere");
     }
     if !header.is_object(id) {
-        let ours = header.creation.machine == id.machine && header.creation.log_id == id.log_id;
-        return if ours && header.held_since() < id.sequence {
+        // Of early targets nothing is known.
+        return if header.held_since().is_some_and(|since| since < id.sequence) {
             View::Unsettled("the place still holds an older object")
         } else {
             View::Absent

@@ -4,7 +4,7 @@ use crate::format::crc::crc32c;
 use crate::format::file_id::ObjectKind;
 use crate::format::ids::{Tag, Version};
 use crate::format::paths;
-use crate::format::slot::{HEADER_UNITS, Role, units};
+use crate::format::slot::{HEADER_UNITS, Role, Stay, units};
 use crate::store::disk::Open;
 use crate::store::sim_disk::{SimDisk, SimOptions};
 use crate::store::single_writer::SingleWriter;
@@ -66,6 +66,7 @@ impl<D: Disk> Bench<D> {
             capacity_units,
             payload_crc: crc32c(payload),
             length: payload.len() as u64,
+            stay: Stay::default(),
         }
     }
 
@@ -249,6 +250,7 @@ fn large(bench: &Bench<SimDisk>, content: Position, bytes: &[u8]) -> SlotHeader 
         capacity_units: HEADER_UNITS,
         payload_crc: crc32c(bytes),
         length: bytes.len() as u64,
+        stay: Stay::default(),
     }
 }
 

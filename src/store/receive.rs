@@ -192,7 +192,7 @@ impl<D: Disk> Mount<D> {
                 self.core.ensure_allocated(&edit.home, inline)?;
                 match home.body {
                     // Also of a delete: what it keeps for an undelete may have been given up here for a concurrent edit.
-                    Body::Single(content) if !self.has_content(content)? => {
+                    Body::Single(content) if !self.need_not_fetch(content)? => {
                         Ok(Some((content, home.length)))
                     }
                     Body::Inline | Body::Slot(_) | Body::Single(_) | Body::None => Ok(None),
@@ -204,7 +204,7 @@ impl<D: Disk> Mount<D> {
                 let kept = paths::conflict_single(content);
                 let found = self.core.disk.stat(&kept);
                 let found = found.map_err(StoreError::io(format!("stat {kept}")))?.is_some();
-                Ok((!found && !self.has_content(content)?).then_some((content, length)))
+                Ok((!found && !self.need_not_fetch(content)?).then_some((content, length)))
             }
             Ok(_) | Err(_) => Ok(None),
         }
@@ -221,11 +221,13 @@ impl<D: Disk> Mount<D> {
         self.gone_contents.insert(content);
     }
 
+    /// Whether a record that names this content may be applied: it is here, or nobody has it any more.
+    pub(super) fn need_not_fetch(&self, content: Position) -> StoreResult<bool> {
+        Ok(self.gone_contents.contains(&content) || self.has_content(content)?)
+    }
+
     /// Whether the content of a large object is here, in place or on its way in.
     pub(super) fn has_content(&self, content: Position) -> StoreResult<bool> {
-        if self.gone_contents.contains(&content) {
-            return Ok(true);
-        }
         let place = paths::single(content);
         let found = self.core.disk.stat(&place);
         if found.map_err(StoreError::io(format!("stat {place}")))?.is_some() {
@@ -234,24 +236,28 @@ impl<D: Disk> Mount<D> {
         self.has_content_coming(content)
     }
 
+    /// Whether a copy that names this content may be taken although there is no good file in its place.
+    pub(super) fn is_coming_or_gone(&self, content: Position) -> StoreResult<bool> {
+        Ok(self.gone_contents.contains(&content) || self.has_content_coming(content)?)
+    }
+
     /// Whether a whole content waits under the name of one that is on its way in, or can be had from the archive.
-    pub(super) fn has_content_coming(&self, content: Position) -> StoreResult<bool> {
-        if self.gone_contents.contains(&content) {
-            return Ok(true);
-        }
-        // What is still arriving has no footer yet: somebody else may bring the record before the rest of it came.
+    fn has_content_coming(&self, content: Position) -> StoreResult<bool> {
+        Ok(self.is_complete_temporary(content)? || self.take_from_archive(content)?)
+    }
+
+    /// Whether a content has arrived and is not in place yet. What is still arriving has no footer: somebody else may
+    /// bring the record before the rest of it came.
+    pub(super) fn is_complete_temporary(&self, content: Position) -> StoreResult<bool> {
         let tmp = paths::single_tmp(content);
         let footer = match self.core.disk.open(&tmp, Open::Read) {
             Ok(file) => read_footer(&file),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             Err(error) => Err(error),
         };
         let footer = footer.map_err(StoreError::io(format!("read {tmp}")))?;
         let mount = self.core.label.mount;
-        if footer.is_some_and(|f| f.content == content && f.mount == mount) {
-            return Ok(true);
-        }
-        self.take_from_archive(content)
+        Ok(footer.is_some_and(|f| f.content == content && f.mount == mount))
     }
 
     /// Has the content that a losing version left in the archive once more under the name of one that is on its way in.
@@ -310,6 +316,8 @@ impl<D: Disk> Mount<D> {
                 self.put_aside(at, "it is not the removal that it carries");
                 Ok(())
             }
+            // It only says that there is a log: the coverage names it from now on.
+            Ok(Some(Record::Begun(_))) => Ok(()),
             Ok(Some(Record::Settled(_) | Record::Image(_) | Record::Reached(_))) => {
                 self.put_aside(at, "it should not have left its machine");
                 Ok(())

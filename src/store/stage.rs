@@ -10,7 +10,7 @@ use crate::format::file_id::{ObjectId, ObjectKind};
 use crate::format::ids::{Place, Position, Sequence, Tag, Token, UNIT, Version};
 use crate::format::record::{Edit, Record, Replaced, SlotImage};
 use crate::format::slot::{
-    Body as SlotBody, HEADER_UNITS, Role, SlotHeader, State, slot_len, units,
+    Body as SlotBody, HEADER_UNITS, Role, SlotHeader, State, Stay, slot_len, units,
 };
 use bytes::Bytes;
 use rand::Rng;
@@ -30,6 +30,8 @@ struct Target {
     home_units: u32,
     /// Slot of the content, if it is not the home.
     place: Option<Place>,
+    /// Since when it is there; `None`: this edit moves there.
+    since: Option<Sequence>,
     freed: SmallVec<[Place; 2]>,
     freed_single: Option<Position>,
     rename_single: bool,
@@ -82,11 +84,13 @@ impl<D: Disk> Mount<D> {
             capacity_units: home.capacity_units,
             payload_crc,
             length,
+            stay: Stay::default(),
         };
         let target = Target {
             body,
             home_units: home.capacity_units,
             place: None,
+            since: None,
             freed: SmallVec::new(),
             freed_single: None,
             rename_single,
@@ -168,7 +172,7 @@ impl<D: Disk> Mount<D> {
         }
         let mut target = Target::unchanged(&old);
         if let SlotBody::Single(content) = old.body
-            && !self.has_content(content)?
+            && !self.place_content_file(content)?
         {
             return Err(StoreError::Damaged(
                 "the deleted content is not on this mirror".to_owned(),
@@ -185,6 +189,7 @@ impl<D: Disk> Mount<D> {
             target.payload = Bytes::from(payload);
             target.place = (place.address != old.address)
                 .then_some(Place { capacity_units: content.capacity_units, ..place });
+            target.since = Some(content.stay.since);
         }
         self.reserve_log(RECORD_OVERHEAD + target.payload.len())?;
         let sequence = self.take_sequence();
@@ -289,10 +294,10 @@ impl<D: Disk> Mount<D> {
         needed: u64,
         target: &mut Target,
     ) -> StoreResult<()> {
-        let moved = self.moved_place(old)?;
+        let moved = self.moved_slot(old)?;
         let here = match old.body {
             SlotBody::Inline => Some(old.place()),
-            SlotBody::Slot(_) => moved,
+            SlotBody::Slot(_) => moved.as_ref().map(SlotHeader::place),
             SlotBody::Single(_) | SlotBody::None => None,
         };
         let wanted = self.capacity(self.core.options.reserve, target.length)?.max(needed);
@@ -309,6 +314,7 @@ impl<D: Disk> Mount<D> {
                 target.home_units = keep;
             } else {
                 target.place = Some(Place { capacity_units: keep, ..here });
+                target.since = moved.map(|moved| moved.stay.since);
             }
             return Ok(());
         }
@@ -336,8 +342,13 @@ impl<D: Disk> Mount<D> {
         Ok(())
     }
 
-    /// The slot that a home forwards to, with its room.
+    /// The room of the slot that a home forwards to.
     pub(super) fn moved_place(&mut self, home: &SlotHeader) -> StoreResult<Option<Place>> {
+        Ok(self.moved_slot(home)?.as_ref().map(SlotHeader::place))
+    }
+
+    /// The slot that a home forwards to.
+    fn moved_slot(&mut self, home: &SlotHeader) -> StoreResult<Option<SlotHeader>> {
         let SlotBody::Slot(address) = home.body else { return Ok(None) };
         let place = Place { address, capacity_units: 0 };
         let found = match self.overlay.get(&address) {
@@ -346,7 +357,7 @@ impl<D: Disk> Mount<D> {
         };
         match found {
             Some(header) if header.cookie == home.cookie && header.creation == home.creation => {
-                Ok(Some(header.place()))
+                Ok(Some(header))
             }
             Some(_) | None => {
                 // The content is damaged or lost. The edit replaces it; its place stays out of use.
@@ -396,6 +407,12 @@ impl<D: Disk> Mount<D> {
             body: SlotBody::Inline,
             address: place.address,
             capacity_units: place.capacity_units,
+            stay: Stay {
+                // Whoever moves somewhere moves into a place of his own: the sequence is one of the place's log.
+                since: target.since.unwrap_or(sequence),
+                home_chunk: home.address.chunk,
+                home_units: home.address.offset_units,
+            },
             ..home.clone()
         });
         let edit = Edit {
@@ -451,6 +468,7 @@ impl Target {
             body: old.body,
             home_units: old.capacity_units,
             place: None,
+            since: None,
             freed: SmallVec::new(),
             freed_single: None,
             rename_single: false,

@@ -5,10 +5,11 @@
 //! - A version that loses a conflict is durable in the archive, and in our log, before its slot is overwritten (P4).
 //! - Space in our chunkfiles is accounted for by our own log only ([`Settled`]).
 
-use super::core::is_newer_home;
+use super::archive::Kept;
 use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
+use super::tenants::is_later_tenant;
 use crate::cluster::archive::{EditToken, loser};
 use crate::cluster::version::{Decision, Winner, compare};
 use crate::format::conflict::Conflict;
@@ -21,16 +22,6 @@ use smallvec::SmallVec;
 
 /// Bytes of a record about our own accounts, at most.
 const SETTLED_MAX: usize = 512;
-
-/// What stands at the home of an object.
-enum Tenant {
-    /// The object.
-    Same(Box<SlotHeader>),
-    /// Nothing, or somebody who has to give way.
-    None,
-    /// Who came after it.
-    Newer,
-}
 
 /// A version that arrives, and what carries it.
 pub(super) struct Incoming<'a> {
@@ -47,10 +38,16 @@ impl<D: Disk> Mount<D> {
     /// Stores a version that arrives, or keeps the one that is here: the rules of design section 5.
     pub(super) fn take_version(&mut self, incoming: &Incoming<'_>) -> StoreResult<()> {
         let home = incoming.home;
-        let old = match self.tenant(home)? {
-            Tenant::Newer => return self.give_up_content(incoming),
-            Tenant::None => return self.store_version(None, incoming, false),
-            Tenant::Same(old) => old,
+        let (edit, len) = (incoming.edit, incoming.payload.len());
+        if self.core.is_for_former_tenant(edit, home, len, !incoming.again)? {
+            return self.drop_former(incoming);
+        }
+        // Anybody else's header there has to give way.
+        let there = self.core.header_at(home.place())?;
+        let same =
+            |there: &SlotHeader| there.is_object(&home.object_id()) && there.role == Role::Home;
+        let Some(old) = there.filter(same) else {
+            return self.store_version(None, incoming, false);
         };
         match compare(&old.version, &home.version) {
             Decision::Ignore => {
@@ -106,14 +103,16 @@ impl<D: Disk> Mount<D> {
         Ok(())
     }
 
-    fn tenant(&mut self, home: &SlotHeader) -> StoreResult<Tenant> {
-        Ok(match self.core.header_at(home.place())? {
-            Some(there) if there.is_object(&home.object_id()) && there.role == Role::Home => {
-                Tenant::Same(Box::new(there))
-            }
-            Some(there) if is_newer_home(&there, home) => Tenant::Newer,
-            Some(_) | None => Tenant::None,
-        })
+    /// A record for a place that was handed on. Its object may still have its home, with less room behind it: then
+    /// records follow whose accounts begin where this one's end.
+    fn drop_former(&mut self, incoming: &Incoming<'_>) -> StoreResult<()> {
+        let Incoming { edit, home, again, .. } = *incoming;
+        let there = self.core.header_at(home.place())?;
+        let is_left = there.is_some_and(|there| is_later_tenant(&there, home));
+        if again && !is_left && !self.core.rebuilt {
+            self.core.count(edit.replaced, home);
+        }
+        self.give_up_content(incoming)
     }
 
     /// Writes a version over the one before it, and settles what that frees.
@@ -278,7 +277,11 @@ impl<D: Disk> Mount<D> {
         };
         // Whoever sees a conflict says so, even if it is kept already: the record may not have followed its file, and
         // a second one does no harm.
-        self.core.archive(&lost, &content)?;
+        if self.core.archive(&lost, &content)? == Kept::NoContent {
+            // Everybody who had it has a version that was made upon it. A record would make an entry at whoever has
+            // the content for some other reason (a power cut brought its name back), and at nobody else.
+            return Ok(());
+        }
         let object = lost.object;
         self.conflicts += 1;
         tracing::warn!(?object, edit = ?lost.tag, "two edits met: the older one is in the archive");
@@ -290,11 +293,30 @@ impl<D: Disk> Mount<D> {
         self.commit().map(|_| ())
     }
 
-    /// Renames a content into place, if it is not there yet.
-    fn place_content_file(&mut self, content: Position) -> StoreResult<()> {
-        let tmp = paths::single_tmp(content);
-        let found = self.core.disk.stat(&tmp).map_err(StoreError::io(format!("stat {tmp}")))?;
-        if found.is_some() { self.core.place_single(content) } else { Ok(()) }
+    /// Brings a content into place that is on its way in, or that only the archive has: of two records in one slice,
+    /// the first may have lost a conflict, and the second (a delete over the same content) have won it. Whether it is in
+    /// place then.
+    pub(super) fn place_content_file(&mut self, content: Position) -> StoreResult<bool> {
+        let there = |disk: &D, path: &str| {
+            let found = disk.stat(path).map_err(StoreError::io(format!("stat {path}")))?;
+            Ok::<bool, StoreError>(found.is_some())
+        };
+        if self.is_complete_temporary(content)? {
+            return self.core.place_single(content).map(|()| true);
+        }
+        let (path, kept) = (paths::single(content), paths::conflict_single(content));
+        if there(&self.core.disk, &path)? {
+            return Ok(true);
+        }
+        if !there(&self.core.disk, &kept)? {
+            return Ok(false);
+        }
+        let folder = paths::folder(&path);
+        let io = |what: &str| StoreError::io(format!("{what} {path}"));
+        self.core.disk.create_dir_all(folder).map_err(io("create the folder of"))?;
+        self.core.disk.link(&kept, &path).map_err(io("link from the archive"))?;
+        self.core.disk.sync_dir(folder).map_err(io("make durable the name of"))?;
+        Ok(true)
     }
 
     /// The content of a version that is not taken has no use.

@@ -62,6 +62,11 @@ fn options(machine: MachineId, opened: u64, retention: u64) -> MountOptions {
 
 impl Node {
     pub fn new(machine: MachineId, retention: u64) -> Self {
+        Self::of_life(machine, retention, 0)
+    }
+
+    /// A machine that has lost its disk so many times.
+    pub fn of_life(machine: MachineId, retention: u64, life: u64) -> Self {
         let disk = SimDisk::new(SimOptions::default());
         let clock = Arc::new(ManualClock::default());
         let tokens = Arc::new(TokenTable::default());
@@ -79,10 +84,11 @@ impl Node {
             generation: 0,
             members: Vec::new(),
         };
-        let options = options(machine, 0, retention);
+        let opened = life << 32;
+        let options = options(machine, opened, retention);
         let mount =
             Mount::create(disk.clone(), label, options, clock.clone(), tokens.clone()).unwrap();
-        Self { machine, disk, mount, clock, tokens, opened: 0, retention, token: 0 }
+        Self { machine, disk, mount, clock, tokens, opened, retention, token: 0 }
     }
 
     pub fn member(&self) -> Member {
@@ -169,6 +175,11 @@ impl Node {
 
     pub fn head(&self, id: &ObjectId) -> Option<SlotHeader> {
         Reader::new(self.disk.clone(), 0, 16).head(id).ok()
+    }
+
+    /// Where the content is.
+    pub fn home_body(&self, id: &ObjectId) -> SlotBody {
+        self.slot(id.home().address).unwrap().body
     }
 
     /// For messages.

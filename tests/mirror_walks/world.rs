@@ -29,6 +29,8 @@ pub struct World {
     ids: Vec<ObjectId>,
     made: BTreeMap<ObjectId, BTreeMap<Tag, Made>>,
     now_ms: u64,
+    /// What was current when its object was purged.
+    purged: BTreeMap<ObjectId, Vec<Tag>>,
 }
 
 impl World {
@@ -45,6 +47,7 @@ impl World {
             ids: Vec::new(),
             made: BTreeMap::new(),
             now_ms: 1,
+            purged: BTreeMap::new(),
         }
     }
 
@@ -106,8 +109,7 @@ impl World {
             }
             91..95 => {
                 let at = self.node();
-                while self.nodes[at].mount.maintain().unwrap() {}
-                self.nodes[at].mount.commit().unwrap();
+                self.maintain(at);
             }
             95..97 => {
                 let at = self.node();
@@ -121,6 +123,24 @@ impl World {
             }
             98 => self.now_ms += 2_000,
             _ => self.exchange_state(),
+        }
+    }
+
+    /// Work between batches. What that purges is an edit, too: it was made in the knowledge of what it gives up.
+    fn maintain(&mut self, at: usize) {
+        let heads = |node: &Node, ids: &[ObjectId]| -> Vec<_> {
+            let slot = |id: &ObjectId| node.slot(id.home().address).filter(|s| s.is_object(id));
+            ids.iter().map(slot).collect()
+        };
+        let before = heads(&self.nodes[at], &self.ids);
+        while self.nodes[at].mount.maintain().unwrap() {}
+        self.nodes[at].mount.commit().unwrap();
+        let after = heads(&self.nodes[at], &self.ids);
+        for ((id, before), after) in self.ids.iter().zip(before).zip(after) {
+            let (Some(before), Some(after)) = (before, after) else { continue };
+            if after.state == State::Purged && before.state != State::Purged {
+                self.purged.entry(*id).or_default().push(before.version.tag);
+            }
         }
     }
 
@@ -356,7 +376,8 @@ impl World {
         self.judge_edits(id, current);
     }
 
-    /// No edit with content vanished: it stands, was built upon, or is kept.
+    /// No edit with content vanished: it stands, was built upon, is kept, or was deleted by somebody who knew it and
+    /// purged when the time to undo that was over.
     fn judge_edits(&self, id: &ObjectId, current: Tag) {
         let made = &self.made[id];
         let mut known: BTreeSet<Tag> = ancestors(made, current);
@@ -364,6 +385,9 @@ impl World {
             if object == *id {
                 known.extend(ancestors(made, tag));
             }
+        }
+        for tag in self.purged.get(id).into_iter().flatten() {
+            known.extend(ancestors(made, *tag));
         }
         for (tag, edit) in made {
             let lost_by_design = edit.content.is_none();
