@@ -73,7 +73,9 @@ pub fn heal(world: &mut World) -> Result<(), Broken> {
                 world.step(super::world::Step::Report(from, to));
             }
         }
-        if moved {
+        // A report may have told a joining machine to begin anew: then it is blank once more.
+        let anew = world.mirrors.iter().any(|mirror| mirror.blank && mirror.up && !mirror.outcast);
+        if moved || anew {
             continue;
         }
         if !exchange_all(world) {
