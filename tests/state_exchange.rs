@@ -11,6 +11,7 @@ mod common;
 use common::machines::{Machine, insist, syncgroup, until, until_live};
 use common::{Outcome, content};
 use folio::actors::peers::SyncState;
+use folio::actors::state_pull::compare::Compared;
 use folio::format::file_id::ObjectId;
 use folio::format::paths;
 use folio::messages::error::ErrorCode;
@@ -333,4 +334,63 @@ fn a_source_with_damage_never_spreads_it_and_another_member_replaces_it() {
             now == before || has_all(&machines[0], &BTreeMap::from([(*id, expected[id].clone())]))
         );
     }
+}
+
+/// What the last comparison of one machine with another said of mount 0.
+fn compared(machine: &Machine, with: u16) -> Option<Arc<Compared>> {
+    machine.room().peers.get(with)?.mount(0)?.compared()
+}
+
+/// Waits for a comparison that begins from now on and finds no difference and nothing busy; its digest.
+fn until_identical(machine: &Machine, with: u16) -> Arc<Compared> {
+    let seen = compared(machine, with).map_or(0, |c| c.at_ms);
+    let mut found = None;
+    until("they are found identical", || {
+        found = compared(machine, with).filter(|now| {
+            now.at_ms > seen && now.is_identical() && now.busy == 0 && now.mended == 0
+        });
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+const OFTEN: &[(&str, &str)] = &[("sync.compare_period", "1s")];
+
+#[test]
+fn a_planted_difference_is_found_and_mended_and_the_good_mirror_stays_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, mut machines) = syncgroup(dir.path(), 2, OFTEN);
+    let mut expected = Expected::new();
+    for turn in 0..60 {
+        // Large ones, too.
+        let len = if turn % 10 == 3 { 300_000 + turn } else { 2000 + turn * 900 };
+        let bytes = content(turn, len).to_vec();
+        let put = insist(|| machines[turn % 2].put(0, &bytes));
+        expected.insert(put.id, Some(bytes));
+    }
+    until_all(&[&machines[0], &machines[1]], &expected);
+    let whole = until_identical(&machines[0], 2);
+    assert_eq!((whole.objects, whole.different), (60, 0));
+    assert_eq!(until_identical(&machines[1], 1).digest, whole.digest, "both say the same");
+    machines[1].stop();
+    // The headers of three objects, of both machines; a large content; nothing of machine 1.
+    let ids: Vec<IdBytes> = expected.keys().copied().collect();
+    for (turn, id) in [ids[0], ids[30], ids[59]].iter().enumerate() {
+        let (path, at) = home(&machines[1], id);
+        overwrite(&path, at + [0, 60, 190][turn], &[[0; 64], [0x55; 64], [0xff; 64]][turn][..2]);
+    }
+    let single = files(&machines[1], "singles")
+        .into_iter()
+        .find(|p| p.to_string_lossy().ends_with(".single"));
+    std::fs::remove_file(single.expect("a large one")).unwrap();
+    let good: Vec<Vec<u8>> =
+        files(&machines[0], "chunks").iter().map(|path| std::fs::read(path).unwrap()).collect();
+    machines[1].start();
+    until_live(&machines);
+    until_all(&[&machines[1]], &expected);
+    assert_eq!(until_identical(&machines[1], 1).digest, whole.digest);
+    assert_eq!(until_identical(&machines[0], 2).digest, whole.digest);
+    let now: Vec<Vec<u8>> =
+        files(&machines[0], "chunks").iter().map(|path| std::fs::read(path).unwrap()).collect();
+    assert!(good == now, "the good mirror was changed");
 }

@@ -12,6 +12,7 @@ use super::content_fetch::Fetches;
 use super::offers::Offers;
 use super::peer_link::Link;
 use super::placement::Placement;
+use super::state_pull::compare::Compared;
 use super::state_pull::pulls::Pulls;
 use crate::cluster::coverage::Coverage;
 use crate::format::ids::{MachineId, MountIndex, Sequence};
@@ -87,6 +88,9 @@ pub struct PeerMount {
     errors: AtomicU64,
     coverage: ArcSwap<Coverage>,
     error: ArcSwap<String>,
+    compared: ArcSwapOption<Compared>,
+    /// Comparisons in line that found a difference and could not mend it.
+    unlike: AtomicU64,
     /// It says that it is out of service.
     away: watch::Sender<bool>,
 }
@@ -144,6 +148,27 @@ impl PeerMount {
     #[must_use]
     pub fn error(&self) -> Arc<String> {
         self.error.load_full()
+    }
+
+    /// How the last comparison with it ended, since the start.
+    #[must_use]
+    pub fn compared(&self) -> Option<Arc<Compared>> {
+        self.compared.load_full()
+    }
+
+    /// How many comparisons in line have found a difference that could not be mended.
+    #[must_use]
+    pub fn unlike(&self) -> u64 {
+        self.unlike.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_compared(&self, compared: Compared) {
+        if compared.is_identical() {
+            self.unlike.store(0, Ordering::Relaxed);
+        } else {
+            self.unlike.fetch_add(1, Ordering::Relaxed);
+        }
+        self.compared.store(Some(Arc::new(compared)));
     }
 
     pub(super) fn set_state(&self, state: SyncState) {

@@ -14,6 +14,7 @@
 
 mod archive;
 mod chunkfile;
+pub mod compare;
 mod limiter;
 pub mod pulls;
 mod source;
@@ -143,13 +144,27 @@ pub async fn pull(
     plan: &Plan,
     progress: &Progress,
 ) -> Result<Pulled, String> {
+    prepare(table, plan, progress).await?.run().await
+}
+
+/// A pull that has looked at our own mount only.
+async fn prepare<'a>(
+    table: &'a Arc<PeerTable>,
+    plan: &'a Plan,
+    progress: &'a Progress,
+) -> Result<Pull<'a>, String> {
     let shelf = Arc::clone(&plan.mount.open().map_err(|problem| problem.message)?.shelf);
     let names = on_pool(&plan.mount, {
         let shelf = Arc::clone(&shelf);
         move || shelf.archive_names().map_err(|error| error.to_string())
     });
     let names = names.await??;
-    let pull = Pull {
+    let kept = Kept {
+        names: names.kept.into_iter().collect(),
+        dropped: names.dropped.into_iter().collect(),
+        known: HashMap::new(),
+    };
+    Ok(Pull {
         table,
         plan,
         shelf,
@@ -157,13 +172,8 @@ pub async fn pull(
         limiter: Limiter::new(plan.bandwidth),
         tally: Mutex::default(),
         covered: Mutex::default(),
-        kept: tokio::sync::Mutex::new(Kept {
-            names: names.kept.into_iter().collect(),
-            dropped: names.dropped.into_iter().collect(),
-            known: HashMap::new(),
-        }),
-    };
-    pull.run().await
+        kept: tokio::sync::Mutex::new(kept),
+    })
 }
 
 impl Pull<'_> {

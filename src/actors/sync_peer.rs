@@ -12,6 +12,7 @@
 //! between `sync.retry_min` and `sync.retry_max`; a mount that fails there costs the others nothing. What the mirror has
 //! is asked at each connection and never remembered, so a flapping link costs the resend of a window and no more.
 
+mod compare;
 mod feed;
 mod relay;
 mod session;
@@ -63,6 +64,8 @@ pub struct SyncConfig {
     pub retry_min: Duration,
     /// Longest pause after a failure.
     pub retry_max: Duration,
+    /// How often the mounts of two mirrors are compared, at most.
+    pub compare_period: Duration,
     /// Who brings what the logs no longer hold.
     pub mender: Option<Mender>,
 }

@@ -114,7 +114,7 @@ const TRACKER_OWN: [Key; 8] = [
     ),
 ];
 
-const STORAGE_OWN: [Key; 34] = [
+const STORAGE_OWN: [Key; 35] = [
     key("listen", Kind::Listen, "127.0.0.1:7411"),
     key("admin_listen", Kind::ListenOrOff, "127.0.0.1:7511"),
     key("metrics_listen", Kind::ListenOrOff, "127.0.0.1:7611"),
@@ -141,6 +141,7 @@ const STORAGE_OWN: [Key; 34] = [
     key("sync.retry_min", Kind::Duration("10ms", "10s"), "100ms"),
     key("sync.retry_max", Kind::Duration("100ms", "10m"), "10s"),
     key("sync.log_retention_bytes", Kind::Size("16MiB", "1TiB"), "1GiB"),
+    key("sync.compare_period", Kind::Duration("1s", "30d"), "10m"),
     key("recovery.bandwidth", Kind::Bandwidth, "0"),
     key("recovery.streams", Kind::Integer(1, 32), "4"),
     key("recovery.base_wait", Kind::Duration("0s", "1d"), "120s"),
@@ -164,7 +165,7 @@ const fn joined<const A: usize, const N: usize>(own: [Key; A]) -> [Key; N] {
 /// Every key of `tracker.toml`.
 pub static TRACKER_KEYS: [Key; 20] = joined(TRACKER_OWN);
 /// Every key of `storage.toml`.
-pub static STORAGE_KEYS: [Key; 46] = joined(STORAGE_OWN);
+pub static STORAGE_KEYS: [Key; 47] = joined(STORAGE_OWN);
 
 /// The key of a table that a concrete path (`mounts[3].path`) belongs to.
 #[must_use]

@@ -142,6 +142,8 @@ pub struct SyncSettings {
     pub retry_max: Duration,
     /// Log kept per mount for a mirror that is away; beyond that it catches up by state.
     pub log_retention_bytes: u64,
+    /// How often mirrors compare what they have, at most.
+    pub compare_period: Duration,
 }
 
 /// `[recovery]`.
@@ -208,6 +210,7 @@ impl StorageSettings {
                 retry_min: reader.duration("sync.retry_min"),
                 retry_max: reader.duration("sync.retry_max"),
                 log_retention_bytes: reader.size("sync.log_retention_bytes"),
+                compare_period: reader.duration("sync.compare_period"),
             },
             recovery: RecoverySettings {
                 bandwidth: reader.bandwidth("recovery.bandwidth"),

@@ -140,6 +140,7 @@ impl Overseer {
             window_bytes: settings.sync.window_bytes,
             retry_min: settings.sync.retry_min,
             retry_max: settings.sync.retry_max,
+            compare_period: settings.sync.compare_period,
             mender: Some(mender(&room.peers)),
         };
         Self { sync, room: Arc::clone(room), reporters: reporters.to_vec(), net }

@@ -65,7 +65,10 @@ impl Pull<'_> {
     }
 
     /// Our own digest, and the homes of large objects whose content is not here.
-    async fn own_digest(&self, id: ChunkfileId) -> Result<(ChunkDigest, BTreeSet<u32>), String> {
+    pub(super) async fn own_digest(
+        &self,
+        id: ChunkfileId,
+    ) -> Result<(ChunkDigest, BTreeSet<u32>), String> {
         let mut cursor = DigestCursor::with_large(id);
         loop {
             let shelf = Arc::clone(&self.shelf);

@@ -63,6 +63,8 @@ impl Session {
             let Some(known) = self.peer.mount(mount.index) else { continue };
             let (session, mount, known) = (Arc::clone(self), Arc::clone(mount), Arc::clone(known));
             let push = Arc::clone(&links.push);
+            let (again, ours) = (Arc::clone(&session), Arc::clone(&mount));
+            tasks.spawn_local(super::compare::run(again, ours, Arc::clone(&known)));
             tasks.spawn_local(super::feed::run(session, push, mount, known));
         }
         let relay = super::relay::run(Arc::clone(self), Arc::clone(&links.push));

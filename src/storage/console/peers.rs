@@ -2,11 +2,15 @@
 
 use super::Sight;
 use crate::actors::admin_console::{CommandResult, ConsoleAnswer, Value, no_arguments};
+use crate::actors::ambient;
 use crate::actors::mirror::Outlook;
 use crate::actors::peers::{Peer, PeerMount, SyncState};
 use crate::actors::shared_mount::SharedMount;
+use crate::actors::state_pull::compare::Compared;
 use std::sync::Arc;
 
+/// After so many comparisons in line that found a difference it is named in `status`.
+const UNLIKE: u64 = 3;
 /// A mirror that lacks something older than this is named in `status`, milliseconds.
 const BEHIND_MS: u64 = 5000;
 
@@ -34,6 +38,10 @@ impl Sight {
             "connects",
             "errors",
             "heard_ms",
+            "contents",
+            "compared_ms",
+            "objects",
+            "digest",
             "last_error",
         ];
         Ok(ConsoleAnswer::new().table("peers", &columns, rows))
@@ -52,6 +60,9 @@ impl Sight {
         let lag = mount.mirror.behind(there.acked());
         let heard = self.room.peers.clock.now_ms().saturating_sub(peer.heard_ms());
         let heard = if peer.heard_ms() == 0 { Value::Nothing } else { Value::Millis(heard) };
+        let compared = there.compared();
+        let ago = |at: u64| Value::Millis(ambient::wall_ms().saturating_sub(at));
+        let digest = |digest: &[u8; 16]| Value::from(hex(&digest[..8]));
         vec![
             peer.machine.into(),
             peer.address().as_str().into(),
@@ -66,8 +77,30 @@ impl Sight {
             peer.connects().into(),
             there.errors().into(),
             heard,
+            self.contents(peer, mount, compared.as_deref()).into(),
+            compared.as_ref().map_or(Value::Nothing, |c| ago(c.at_ms)),
+            compared.as_ref().map_or(Value::Nothing, |c| c.objects.into()),
+            compared.as_ref().map_or(Value::Nothing, |c| digest(&c.digest)),
             there.error().as_str().into(),
         ]
+    }
+
+    /// What the last comparison with a mirror said, or what is being done about it.
+    fn contents(&self, peer: &Peer, mount: &SharedMount, compared: Option<&Compared>) -> String {
+        if let Some(pull) = self.room.peers.pulls.of(mount.index, peer.machine)
+            && pull.running
+        {
+            let percent = pull.done * 100 / pull.total.max(1);
+            return format!("copying its state: {percent} %");
+        }
+        match compared {
+            None => "not compared yet".to_owned(),
+            Some(Compared { different: 0, busy: 0, .. }) => "identical".to_owned(),
+            Some(Compared { different: 0, busy, .. }) => {
+                format!("identical but for {busy} chunkfiles that were being written")
+            }
+            Some(Compared { different, .. }) => format!("{different} different, being mended"),
+        }
     }
 
     /// The members as the labels name them, which is what is remembered with all trackers down.
@@ -133,6 +166,7 @@ impl Sight {
             return;
         }
         for (mount, there) in self.mirrored(peer) {
+            self.warn_of_state(peer, mount, there, warnings);
             let (index, lag, why) =
                 (mount.index, mount.mirror.behind(there.acked()), there.error());
             match there.state() {
@@ -158,6 +192,34 @@ impl Sight {
                     "see `mounts` on its console",
                 )),
             }
+        }
+    }
+}
+
+impl Sight {
+    /// What does not become the same.
+    fn warn_of_state(
+        &self,
+        peer: &Peer,
+        mount: &SharedMount,
+        there: &PeerMount,
+        warnings: &mut Vec<(String, &'static str)>,
+    ) {
+        let (machine, index) = (peer.machine, mount.index);
+        if there.unlike() >= UNLIKE {
+            let rounds = there.unlike();
+            warnings.push((
+                format!("mount {index} differs from that of mirror {machine}, in {rounds} comparisons in line"),
+                "see `peers` on both, and the warnings of the other one; `folio verify --all-mirrors` names objects",
+            ));
+        }
+        if let Some(pull) = self.room.peers.pulls.of(index, machine)
+            && !pull.why.is_empty()
+        {
+            warnings.push((
+                format!("mount {index}: the state of mirror {machine} cannot be copied: {}", pull.why),
+                "start the other members; what nobody has whole can be deleted, or written again, there",
+            ));
         }
     }
 }
