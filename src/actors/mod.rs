@@ -8,6 +8,7 @@
 //! | [`reporter::Reporter`] | control (storage) | its tracker | one beat in flight | its storage | a tracker |
 //! | [`connection::Connection`] | net | its socket | budget; unsent bytes | a socket | `ChunkFile`, the read pool |
 //! | [`sync_peer::SyncPeer`] | net (storage) | a mount's log; mounts apart | `window_bytes` for each mount and peer | `Binlog` (a hint), the pool | a mirror |
+//! | [`state_pull`] (a task) | net | chunkfile by chunkfile | a page of copies on its way for each | a peer that has no log for us, comparisons | a mirror (questions), `Binlog` (what is news) |
 //! | [`chunk_file::ChunkFile`] | disk of its mount | **FIFO: every change of every key in one chunkfile** | budget | [`connection`], the read pool | the engine, `Binlog` |
 //! | [`binlog::Binlog`] | disk of its mount | one flush at a time | one flush outstanding | `ChunkFile` | the engine, the replies of a batch |
 //! | [`admin_console::AdminConsole`] | control | its socket | one command at a time | an operator | the daemon's commands |
