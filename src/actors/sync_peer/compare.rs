@@ -29,7 +29,8 @@ pub async fn run(session: Arc<Session>, mount: Arc<SharedMount>, known: Arc<Peer
     let mut pause = period.min(FIRST);
     loop {
         tokio::time::sleep(by_chance(pause)).await;
-        while !(known.state() == SyncState::Live && known.holds_us_live()) || !mount.is_online() {
+        let both_live = || known.state() == SyncState::Live && known.holds_us_live();
+        while !(both_live() && mount.is_online()) {
             tokio::time::sleep(LOOK).await;
         }
         let plan = Plan {
