@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
 #![allow(clippy::disallowed_methods, clippy::expect_used, reason = "a test fails here")]
 
+pub mod cables;
 pub mod machines;
 pub mod proxy;
 pub mod rooms;
