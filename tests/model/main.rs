@@ -20,6 +20,7 @@ mod takeover;
 mod walk;
 mod world;
 
+use history::Kind;
 use rules::{Off, Rules};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -84,6 +85,12 @@ fn no_long_walk_breaks_a_promise() {
     walk_on(0, from_env("FOLIO_MODEL_SECONDS").unwrap_or(300));
 }
 
+fn tell(steps: &[Step], mirrors: usize, blank: usize) {
+    if let Err(broken) = walk::replay(steps, mirrors, blank, Rules::default()) {
+        panic!("{broken}");
+    }
+}
+
 /// It began anew by a report in the last round of healing, and nobody looked at it again.
 #[test]
 fn no_joining_machine_that_begins_anew_is_left_blank() {
@@ -95,9 +102,27 @@ fn no_joining_machine_that_begins_anew_is_left_blank() {
         Step::Pull(1, 2),
         Step::Pull(2, 1),
     ];
-    if let Err(broken) = walk::replay(&steps, 3, 1, Rules::default()) {
-        panic!("{broken}");
-    }
+    tell(&steps, 3, 1);
+}
+
+/// Copied, deleted, purged, its place used again by who did not count the joining machine yet: then it copies once more,
+/// and no record will ever tell it.
+#[test]
+fn no_joining_machine_keeps_what_was_purged_between_two_of_its_copies() {
+    let steps = [
+        Step::Put(1, false),
+        Step::Put(1, false),
+        Step::Forget(1, 0),
+        Step::Return(0, false),
+        Step::Recover(0, 171, 0),
+        Step::Edit(1, 1, Kind::Delete, false),
+        Step::Edit(1, 1, Kind::Purge, false),
+        Step::Report(1, 1),
+        Step::Edit(1, 0, Kind::Move, false),
+        Step::Edit(1, 0, Kind::Move, false),
+        Step::Exchange(1, 0),
+    ];
+    tell(&steps, 2, 0);
 }
 
 #[test]

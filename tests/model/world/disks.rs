@@ -1,6 +1,8 @@
 //! The steps that copy state, lose disks and change the members.
 
 use super::*;
+use crate::mirror::Slot;
+use folio::cluster::evidence::Evidence;
 
 impl World {
     // ---- state
@@ -55,6 +57,17 @@ impl World {
             let whole: BTreeSet<Address> =
                 mirror.slots.keys().filter(|home| mirror.is_whole(**home)).copied().collect();
             mirror.slots.retain(|home, slot| slot.head.is_none() || whole.contains(home));
+            // An earlier copy may have what was purged, and its place used again, before anybody counted us: no record
+            // of that comes after a copy. Who is in service and covers the creation knows that it is gone.
+            let rules = &self.rules;
+            let gone = |home: &Address, slot: &Slot| {
+                let other = source
+                    .slots
+                    .get(home)
+                    .is_none_or(|there| there.tenant != slot.tenant || there.head.is_none());
+                other && source.read(&slot.tenant, *home, rules).0 == Evidence::Gone
+            };
+            mirror.slots.retain(|home, slot| slot.head.is_none() || !gone(home, slot));
         }
         if self.rules.is_off(Off::AbsenceProvesNothing) {
             mirror
