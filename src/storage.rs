@@ -17,6 +17,7 @@ mod folder;
 mod memory_file;
 mod mirrors;
 mod mounts;
+mod remains;
 mod report;
 
 pub use report::MountStatus;
@@ -189,6 +190,7 @@ pub async fn start(
             memory: Arc::clone(&memory),
             trackers: settings.trackers.iter().cloned().zip(statuses).collect(),
             clock: Monotonic::start(),
+            mirrors: Arc::clone(&mirrors),
         };
         let config = ConsoleConfig {
             source: console::source(sight),
@@ -300,6 +302,7 @@ async fn open_mounts(
             memory: Arc::clone(memory),
             tokens: Arc::clone(&room.tokens),
             create_folder: options.create_folders,
+            shared: Arc::clone(&shared),
             handles,
             seed,
         };

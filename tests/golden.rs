@@ -18,6 +18,7 @@ use folio::format::log::{BatchHeader, NotALog, Records, SegmentHeader, padding, 
 use folio::format::members::Member;
 use folio::format::memory::Memory;
 use folio::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
+use folio::format::recovery_state::{Cause, Phase, RecoveryState};
 use folio::format::single::{BLOCK_LEN, FOOTER_LEN, Footer, TrailerBuilder};
 use folio::format::slot::{Body, NotASlot, Role, SlotHeader, State, Stay};
 use std::path::PathBuf;
@@ -43,6 +44,21 @@ fn object() -> ObjectId {
 
 fn file_id() -> FileId {
     FileId::new("books", "a", object(), Some("txt")).unwrap()
+}
+
+fn recovery_state() -> RecoveryState {
+    RecoveryState {
+        phase: Phase::PullData,
+        cause: Cause::NewMachine,
+        accepted_loss: true,
+        paused: false,
+        started_ms: 1_760_000_000_000,
+        bytes: 123_456_789,
+        objects: 4321,
+        finished: vec![2, 3],
+        missing: vec![4],
+        target: vec![Position { machine: 2, log_id: 7, sequence: 1 << 48 | 9 }],
+    }
 }
 
 fn label() -> Label {
@@ -286,6 +302,11 @@ fn all() -> Vec<Golden> {
             assert_eq!(read, label());
             read.encode()
         }),
+        ("recovery-state-v1.0", recovery_state().encode(), |bytes| {
+            let read = RecoveryState::decode(bytes).unwrap();
+            assert_eq!(read, recovery_state());
+            read.encode()
+        }),
         ("memory-v1.0", memory().encode(), |bytes| {
             let read = Memory::decode(bytes).unwrap();
             assert_eq!(read, memory());
@@ -398,6 +419,8 @@ fn a_newer_minor_is_read() {
     let envelope = |bytes: &[u8]| with_version(bytes, 1, Some(1), seal_envelope);
     assert_eq!(Label::decode(&envelope(&label().encode())), Ok(label()));
     assert_eq!(Memory::decode(&envelope(&memory().encode())), Ok(memory()));
+    let state = recovery_state();
+    assert_eq!(RecoveryState::decode(&envelope(&state.encode())), Ok(state));
     assert_eq!(ChunkfileHeader::decode(&envelope(&chunkfile().encode())), Ok(chunkfile()));
     let newer = with_version(&segment().encode(), 1, Some(1), crc_at(72));
     assert_eq!(SegmentHeader::decode(&newer), Ok(segment()));
@@ -417,6 +440,7 @@ fn a_newer_major_is_refused_by_name() {
     let refused = |error: FormatError| matches!(error, FormatError::Newer { major: 2, .. });
     assert!(refused(Label::decode(&newer(&label().encode())).unwrap_err()));
     assert!(refused(Memory::decode(&newer(&memory().encode())).unwrap_err()));
+    assert!(refused(RecoveryState::decode(&newer(&recovery_state().encode())).unwrap_err()));
     assert!(refused(ChunkfileHeader::decode(&newer(&chunkfile().encode())).unwrap_err()));
     let (trailer, footer) = single();
     let newer = with_version(&trailer[trailer.len() - FOOTER_LEN..], 2, Some(0), crc_at(76));

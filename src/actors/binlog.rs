@@ -21,6 +21,7 @@ use super::task::Task;
 use crate::cluster::reuse::MemberReport;
 use crate::format::ids::{ChunkfileId, MachineId, MountIndex, Position, Sequence};
 use crate::format::record::Dropped;
+use crate::format::recovery_state::{Cause, RecoveryState};
 use crate::store::mount::Staged;
 use actix::prelude::*;
 use std::cell::RefCell;
@@ -37,7 +38,7 @@ pub const MIRROR_TICK: Duration = Duration::from_millis(50);
 /// First wait before a mount that could not be opened is tried again.
 const RETRY_MIN: Duration = Duration::from_secs(2);
 /// Longest such wait.
-const RETRY_MAX: Duration = Duration::from_secs(30);
+const RETRY_MAX: Duration = Duration::from_secs(6);
 
 /// How the first attempt to open a mount ended.
 pub type FirstOpen = UnboundedSender<(MountIndex, Result<(), OpenFailure>)>;
@@ -373,6 +374,45 @@ impl Handler<Meet> for Binlog {
 
     fn handle(&mut self, Meet(meeting): Meet, _: &mut Context<Self>) -> Self::Result {
         self.room.borrow_mut().meet(&meeting)
+    }
+}
+
+/// Makes the state of this mount's refilling durable. Answered when it is.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), Problem>")]
+pub struct SaveRecovery(pub RecoveryState);
+
+impl Handler<SaveRecovery> for Binlog {
+    type Result = Result<(), Problem>;
+
+    fn handle(&mut self, SaveRecovery(state): SaveRecovery, _: &mut Context<Self>) -> Self::Result {
+        self.room.borrow_mut().save_recovery(&state)
+    }
+}
+
+/// Takes the mount out of service, to be refilled. Answered when it is.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), Problem>")]
+pub struct BeginRefill(pub Cause);
+
+impl Handler<BeginRefill> for Binlog {
+    type Result = Result<(), Problem>;
+
+    fn handle(&mut self, BeginRefill(cause): BeginRefill, _: &mut Context<Self>) -> Self::Result {
+        self.room.borrow_mut().begin_refill(cause)
+    }
+}
+
+/// The mount is whole: it serves when this is answered.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), Problem>")]
+pub struct EndRefill;
+
+impl Handler<EndRefill> for Binlog {
+    type Result = Result<(), Problem>;
+
+    fn handle(&mut self, _: EndRefill, _: &mut Context<Self>) -> Self::Result {
+        self.room.borrow_mut().end_refill()
     }
 }
 

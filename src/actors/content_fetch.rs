@@ -122,7 +122,7 @@ async fn from_anybody(
     (content, length): (Position, u64),
     from: MachineId,
 ) -> Result<Fetched, String> {
-    let open = mount.open().map_err(|problem| problem.message)?;
+    let open = mount.open_to_members().map_err(|problem| problem.message)?;
     let shelf = Arc::clone(&open.shelf);
     let there = on_pool(mount, {
         let shelf = Arc::clone(&shelf);

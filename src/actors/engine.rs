@@ -11,6 +11,7 @@ use crate::format::forgotten::Forgotten;
 use crate::format::ids::{ChunkfileId, MachineId, Position, Sequence, Tag, Token};
 use crate::format::members::Member;
 use crate::format::record::{ChunkfileCreated, Dropped};
+use crate::format::recovery_state::RecoveryState;
 use crate::store::absorb::Absorbed;
 use crate::store::disk::Disk;
 use crate::store::error::{StoreError, StoreResult};
@@ -151,6 +152,19 @@ pub trait Engine: Send + 'static {
     /// # Errors
     /// The mount is fenced.
     fn drop_archived(&mut self, dropped: &Dropped) -> StoreResult<bool>;
+
+    // --- refilling ---
+
+    /// Makes the state of the mount's recovery durable; from then on it does not serve after a restart either.
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn save_recovery(&mut self, state: &RecoveryState) -> StoreResult<()>;
+    /// The mount is whole: durable when it returns.
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn end_recovery(&mut self) -> StoreResult<()>;
 }
 
 impl<D: Disk> Engine for Mount<D> {
@@ -291,6 +305,14 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn drop_archived(&mut self, dropped: &Dropped) -> StoreResult<bool> {
         Self::drop_archived(self, dropped)
+    }
+
+    fn save_recovery(&mut self, state: &RecoveryState) -> StoreResult<()> {
+        Self::save_recovery(self, state)
+    }
+
+    fn end_recovery(&mut self) -> StoreResult<()> {
+        Self::end_recovery(self)
     }
 }
 

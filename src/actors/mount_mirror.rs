@@ -16,6 +16,7 @@ use crate::cluster::reuse::MemberReport;
 use crate::format::forgotten::Forgotten;
 use crate::format::ids::{LogId, MachineId, Position, Sequence};
 use crate::format::members::Member;
+use crate::format::recovery_state::Cause;
 use crate::messages::error::ErrorCode;
 use crate::store::mount::Staged;
 use std::sync::Arc;
@@ -169,12 +170,22 @@ impl MountRoom {
                 .remedy("give one of the two another machine_id"));
             }
             learn(&mut members, from, Source::Itself);
+            if !joined && self.shared.is_online() && self.was_somebody(&meeting.others) {
+                self.begin_refill(Cause::NewMachine)?;
+                let former: &[MachineId] = &[from.machine];
+                learn_all(&mut members, &meeting.others, former);
+                return self.meet_as(members, true);
+            }
             let except: &[MachineId] = if joined { &[from.machine] } else { &[from.machine, own] };
             learn_all(&mut members, &others, except);
         } else {
             learn_all(&mut members, &others, &[own]);
         }
-        if joined || meeting.join {
+        self.meet_as(members, joined || meeting.join)
+    }
+
+    fn meet_as(&mut self, mut members: Vec<Member>, joined: bool) -> Result<Presence, Problem> {
+        if joined {
             let this = self.this();
             learn(&mut members, &this, Source::Itself);
         }
@@ -237,6 +248,15 @@ impl MountRoom {
             tracing::warn!(mount = self.shared.index, error, "the memory cannot be written");
         }
         self.know_members();
+    }
+
+    /// Whether others remember a mount of ours that this one, which has not joined, is not: the machine was replaced, and
+    /// what it had is with them.
+    fn was_somebody(&self, said: &[Member]) -> bool {
+        let log_id = self.engine.as_ref().map(|engine| engine.own_log().log_id);
+        let us = said.iter().find(|member| member.machine == self.identity.machine);
+        // Whoever heard of us already added the log that we have now.
+        us.zip(log_id).is_some_and(|(us, log_id)| us.log_ids.iter().any(|id| *id != log_id))
     }
 
     /// Makes these the members, durably, here and in the storage's memory.
@@ -351,10 +371,8 @@ impl MountRoom {
 
     /// Says how far our log goes.
     pub(super) fn publish_tail(&mut self) {
-        let tail = self
-            .engine
-            .as_ref()
-            .map(|engine| Tail { log: engine.own_log(), sequence: engine.durable() });
+        let serving = self.engine.as_ref().filter(|_| self.shared.is_online());
+        let tail = serving.map(|engine| Tail { log: engine.own_log(), sequence: engine.durable() });
         let bytes = std::mem::take(&mut self.staged_bytes);
         self.shared.mirror.publish_tail(tail, bytes);
         self.report_is_old = self.shared.mirror.mirroring;

@@ -20,6 +20,7 @@ use super::task::{Change, Content, Task, What};
 use crate::cluster::view::MountState;
 use crate::format::ids::Sequence;
 use crate::format::record::Dropped;
+use crate::format::recovery_state::RecoveryState;
 use crate::store::error::StoreError;
 use crate::store::mount::{PutRequest, Staged};
 use std::collections::VecDeque;
@@ -43,6 +44,8 @@ pub struct Opened {
     pub identity: MountIdentity,
     /// Keeps the members outside of the mount, too.
     pub remember: Remember,
+    /// It is being refilled and must not serve.
+    pub refill: Option<RecoveryState>,
 }
 
 /// Why a mount could not be opened.
@@ -124,7 +127,7 @@ impl MountRoom {
 
     /// Begins to serve.
     pub fn enter(&mut self, opened: Opened) {
-        let Opened { mut engine, open, watch, identity, remember } = opened;
+        let Opened { mut engine, open, watch, identity, remember, refill } = opened;
         self.shared.publish_stats(engine.stats());
         self.shared.publish_lanes(engine.active_chunkfiles());
         self.shared.publish_full(false);
@@ -133,7 +136,13 @@ impl MountRoom {
         (self.identity, self.remember) = (identity, Some(remember));
         self.know_members();
         self.know_own_log();
-        self.shared.publish_open(open);
+        // Nobody must see the mount together with what another one had in its place.
+        self.report_is_old = self.shared.mirror.mirroring;
+        self.look_after_mirrors();
+        match refill {
+            Some(state) => self.shared.publish_refilling(Arc::new(open), state),
+            None => self.shared.publish_open(Arc::new(open)),
+        }
         self.publish_tail();
         self.look_after_mirrors();
     }

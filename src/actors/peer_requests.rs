@@ -58,7 +58,7 @@ impl Connection {
     fn sync_push(&mut self, tag: RequestTag, frame: Frame) -> Result<(), Problem> {
         let head: SyncPush = StorageRoom::head(frame.head())?;
         let mount = Arc::clone(self.room.placement.mount(head.mount)?);
-        mount.open()?;
+        mount.check_push()?;
         let instance = self.session.instance;
         let gone =
             |gone: &Forgotten| gone.instance == instance && gone.refuses(head.machine, head.log_id);
@@ -116,7 +116,7 @@ impl Connection {
             }
             let node = &room.session.node;
             later.done(met.map(|presence| {
-                let hello = hello(&node.group, &node.syncgroup, mount.index, &presence);
+                let hello = hello(&node.group, &node.syncgroup, &mount, &presence);
                 (hello, Bytes::new())
             }));
         });
@@ -176,7 +176,7 @@ impl Connection {
     fn sync_offer(&mut self, tag: RequestTag, frame: &Frame) -> Result<(), Problem> {
         let head: SyncOffer = StorageRoom::head(frame.head())?;
         let mount = Arc::clone(self.room.placement.mount(head.mount)?);
-        mount.open()?;
+        mount.check_push()?;
         let table = Arc::clone(&self.room.peers);
         let later = self.later(tag)?;
         actix::spawn(async move {
@@ -250,15 +250,15 @@ pub(super) async fn meet(mount: &SharedMount, meeting: Meeting) -> Result<Presen
 pub(super) fn hello(
     group: &str,
     syncgroup: &str,
-    mount: MountIndex,
+    mount: &SharedMount,
     presence: &Presence,
 ) -> SyncHello {
     let start = presence.durable >> SEQUENCE_COUNTER_BITS;
     SyncHello {
         group: group.to_owned(),
         syncgroup: syncgroup.to_owned(),
-        mount,
-        state: MountState::Online,
+        mount: mount.index,
+        state: if mount.is_refilling() { MountState::Recovering } else { MountState::Online },
         this: sync_member(&presence.this),
         start_count: u16::try_from(start).unwrap_or(u16::MAX),
         coverage: presence.report.coverage.clone(),
@@ -277,8 +277,11 @@ pub(super) fn take_report(
 ) {
     let known = peer.and_then(|peer| peer.mount(said.mount));
     if let Some(known) = known {
-        known.set_away(said.away);
+        // While it is copied to, it takes no records.
+        known.set_refilling(said.refilling);
+        known.set_away(said.away || (said.refilling && !said.listening));
         known.set_holds_us_live(said.live);
+        known.set_reported();
     }
     if said.away {
         return;
@@ -293,7 +296,10 @@ pub(super) fn take_report(
 }
 
 /// Of a mount: what it has (nothing, if it is out of service), and whether the other end was held for live.
-type Told = (MountIndex, Option<Arc<MemberReport>>, bool);
+type Told = (MountIndex, Option<Arc<MemberReport>>, bool, Filling);
+
+/// Whether a mount is being refilled, and takes records meanwhile.
+type Filling = (bool, bool);
 
 /// What was reported on a connection.
 #[derive(Default)]
@@ -316,20 +322,29 @@ pub(super) fn reports_since<'a>(
     let again = known.rounds.is_multiple_of(ALL_AGAIN);
     let mut reported = Reported { mounts: Vec::new(), rounds: known.rounds.wrapping_add(1) };
     for mount in mounts {
-        let report = mount.is_online().then(|| mount.mirror.report());
+        let refilling = mount.is_refilling();
+        let filling = (refilling, refilling && mount.refill().listening);
+        let report = (refilling || mount.is_online()).then(|| mount.mirror.report());
         let live = peer
             .and_then(|peer| peer.mount(mount.index))
             .is_some_and(|mount| mount.state() == SyncState::Live);
-        let same = |(index, was, was_live): &Told| {
+        let same = |(index, was, was_live, was_filling): &Told| {
             let as_it_was = match (was, &report) {
                 (Some(was), Some(report)) => Arc::ptr_eq(was, report),
                 (None, None) => true,
                 (Some(_), None) | (None, Some(_)) => false,
             };
-            *index == mount.index && as_it_was && *was_live == live
+            *index == mount.index && as_it_was && (*was_live, *was_filling) == (live, filling)
         };
         if again || !known.mounts.iter().any(same) {
-            let said = SyncReport { mount: mount.index, live, ..SyncReport::default() };
+            let (refilling, listening) = filling;
+            let said = SyncReport {
+                mount: mount.index,
+                live,
+                refilling,
+                listening,
+                ..SyncReport::default()
+            };
             reports.mounts.push(match &report {
                 Some(report) => SyncReport {
                     coverage: report.coverage.clone(),
@@ -339,7 +354,7 @@ pub(super) fn reports_since<'a>(
                 None => SyncReport { away: true, live: false, ..said },
             });
         }
-        reported.mounts.push((mount.index, report, live));
+        reported.mounts.push((mount.index, report, live, filling));
     }
     (reports, reported)
 }

@@ -93,6 +93,10 @@ pub struct PeerMount {
     unlike: AtomicU64,
     /// It says that it is out of service.
     away: watch::Sender<bool>,
+    /// It has said anything about it on this connection.
+    reported: AtomicBool,
+    /// It says that it is being refilled.
+    refilling: watch::Sender<bool>,
 }
 
 impl PeerMount {
@@ -118,6 +122,18 @@ impl PeerMount {
     #[must_use]
     pub fn holds_us_live(&self) -> bool {
         self.holds_us_live.load(Ordering::Acquire)
+    }
+
+    /// Whether it is being refilled: it takes records, and counts for nothing.
+    #[must_use]
+    pub fn is_refilling(&self) -> bool {
+        *self.refilling.borrow()
+    }
+
+    /// Whether it has said, on this connection, that it serves.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.reported.load(Ordering::Acquire) && !*self.away.borrow() && !self.is_refilling()
     }
 
     /// Our log up to here is durable and applied there.
@@ -193,6 +209,34 @@ impl PeerMount {
         self.away.send_if_modified(|known| std::mem::replace(known, away) != away);
     }
 
+    pub(super) fn set_refilling(&self, refilling: bool) {
+        self.refilling.send_if_modified(|known| std::mem::replace(known, refilling) != refilling);
+    }
+
+    pub(super) fn set_reported(&self) {
+        self.reported.store(true, Ordering::Release);
+    }
+
+    /// Waits until it is no longer being refilled.
+    pub(super) async fn is_refilled(&self) {
+        if self.refilling.subscribe().wait_for(|refilling| !refilling).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether it takes records: it serves, or is being refilled and listens.
+    pub(super) fn takes_records(&self) -> bool {
+        !*self.away.borrow()
+    }
+
+    /// Waits until it no longer says that it is out of service; for ever if it does not say so.
+    pub(super) async fn came_back(&self) {
+        let mut away = self.away.subscribe();
+        if !*away.borrow_and_update() || away.wait_for(|away| !*away).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until it says that it is out of service.
     pub(super) async fn went_away(&self) {
         if self.away.subscribe().wait_for(|away| *away).await.is_err() {
@@ -225,6 +269,8 @@ impl PeerMount {
         self.set_introduced(false);
         self.set_holds_us_live(false);
         self.set_away(false);
+        self.set_refilling(false);
+        self.reported.store(false, Ordering::Release);
         self.was_live.store(false, Ordering::Release);
         if **self.error.load() != why {
             self.error.store(Arc::new(why.to_owned()));

@@ -11,7 +11,8 @@ use super::session::Problem;
 use super::shelf::Shelf;
 use super::task::Task;
 use crate::cluster::view::MountState;
-use crate::format::ids::{ChunkfileId, MountIndex};
+use crate::format::ids::{ChunkfileId, MachineId, MountIndex};
+use crate::format::recovery_state::RecoveryState;
 use crate::messages::error::ErrorCode;
 use crate::store::mount::{ContentIds, MountStats};
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -27,6 +28,27 @@ pub struct Published {
     pub why: String,
     /// What mends it; empty if nothing.
     pub remedy: String,
+}
+
+/// How the refilling of a mount stands; for people, trackers and the other members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refill {
+    /// What survives a restart; `None`: the mount was not refilled since the storage started.
+    pub state: Option<RecoveryState>,
+    /// From whom it copies, or with whom it compares.
+    pub with: Option<MachineId>,
+    /// What it waits for, or how it ended.
+    pub why: String,
+    /// What an operator can do.
+    pub remedy: &'static str,
+    /// Bytes that are to be copied from the present source, as far as known.
+    pub total: u64,
+    /// Bytes of them that are done.
+    pub done: u64,
+    /// Bytes a second, lately.
+    pub rate: u64,
+    /// It takes what other members push.
+    pub listening: bool,
 }
 
 /// The read side of a mount that serves.
@@ -53,6 +75,11 @@ pub struct SharedMount {
     pub mirror: Mirror,
     published: ArcSwap<Published>,
     open: ArcSwapOption<OpenMount>,
+    /// While it is refilled: the read side, for ourselves only.
+    refilled: ArcSwapOption<OpenMount>,
+    /// An operator wants it refilled whatever its folder looks like.
+    confirmed: AtomicBool,
+    refill: ArcSwap<Refill>,
     lanes: ArcSwap<Vec<ChunkfileId>>,
     next_lane: AtomicUsize,
     stats: ArcSwap<MountStats>,
@@ -96,6 +123,9 @@ impl SharedMount {
             mirror,
             published: ArcSwap::from_pointee(published),
             open: ArcSwapOption::empty(),
+            refilled: ArcSwapOption::empty(),
+            confirmed: AtomicBool::new(false),
+            refill: ArcSwap::default(),
             lanes: ArcSwap::from_pointee(Vec::new()),
             next_lane: AtomicUsize::new(0),
             stats: ArcSwap::from_pointee(MountStats::default()),
@@ -140,6 +170,68 @@ impl SharedMount {
             format!("mount {} ({}) is out of service: {}", self.index, self.path, published.why),
         )
         .remedy(published.remedy.clone())
+    }
+
+    /// Its read side if it serves or is being refilled: for what other members bring, never for clients.
+    ///
+    /// # Errors
+    /// `Fenced`, with the reason and what mends it.
+    pub fn open_to_members(&self) -> Result<Arc<OpenMount>, Problem> {
+        match self.open.load_full() {
+            Some(open) => Ok(open),
+            None => self.refilled.load_full().ok_or_else(|| self.out_of_service()),
+        }
+    }
+
+    /// Whether it takes what other members push.
+    ///
+    /// # Errors
+    /// `Fenced`, with the reason and what mends it.
+    pub fn check_push(&self) -> Result<(), Problem> {
+        let listening = self.is_refilling() && self.refill.load().listening;
+        if self.is_online() || listening { Ok(()) } else { Err(self.out_of_service()) }
+    }
+
+    /// Whether it is being refilled.
+    #[must_use]
+    pub fn is_refilling(&self) -> bool {
+        self.refilled.load().is_some()
+    }
+
+    /// An operator wants it refilled although its folder is not empty, or no mounted file system any more.
+    pub fn confirm_refill(&self) {
+        self.confirmed.store(true, Ordering::Release);
+    }
+
+    /// Whether one does; asked once.
+    #[must_use]
+    pub fn take_confirmed(&self) -> bool {
+        self.confirmed.swap(false, Ordering::AcqRel)
+    }
+
+    /// How its refilling stands, or stood.
+    #[must_use]
+    pub fn refill(&self) -> Arc<Refill> {
+        self.refill.load_full()
+    }
+
+    /// Says how its refilling stands. Only whoever refills it calls this.
+    pub fn publish_refill(&self, refill: Refill) {
+        if self.is_refilling() {
+            let state = refill.state.as_ref();
+            let phase = state.map_or("assess", |state| state.phase.name());
+            let why = if refill.why.is_empty() {
+                format!("refilled from its mirrors ({phase})")
+            } else {
+                format!("refilled from its mirrors ({phase}): {}", refill.why)
+            };
+            let known = self.published.load();
+            if known.state == MountState::Recovering && known.why != why {
+                let (state, remedy) = (known.state, refill.remedy.to_owned());
+                self.published.store(Arc::new(Published { state, why, remedy }));
+            }
+        }
+        self.refill.store(Arc::new(refill));
     }
 
     /// Whether it serves.
@@ -204,8 +296,28 @@ impl SharedMount {
 // --- what only the mount's own arbiter does ---
 
 impl SharedMount {
-    pub(super) fn publish_open(&self, open: OpenMount) {
-        self.open.store(Some(Arc::new(open)));
+    /// Open, but only for what refills it.
+    pub(super) fn publish_refilling(&self, open: Arc<OpenMount>, state: RecoveryState) {
+        self.published.store(Arc::new(Published {
+            state: MountState::Recovering,
+            why: "refilled from its mirrors".to_owned(),
+            remedy: "nothing: it goes on line by itself; `recover status` shows how far it is"
+                .to_owned(),
+        }));
+        self.refill.store(Arc::new(Refill { state: Some(state), ..Refill::default() }));
+        self.refilled.store(Some(open));
+        self.open.store(None);
+    }
+
+    /// Refilled, and from now on it serves.
+    pub(super) fn publish_refilled(&self) {
+        if let Some(open) = self.refilled.swap(None) {
+            self.publish_open(open);
+        }
+    }
+
+    pub(super) fn publish_open(&self, open: Arc<OpenMount>) {
+        self.open.store(Some(open));
         self.published.store(Arc::new(Published {
             state: MountState::Online,
             why: String::new(),
@@ -214,7 +326,7 @@ impl SharedMount {
     }
 
     pub(super) fn publish_closed(&self, state: MountState, why: &str, remedy: &str) {
-        if let Some(open) = self.open.swap(None) {
+        for open in [self.open.swap(None), self.refilled.swap(None)].into_iter().flatten() {
             open.shelf.fence();
         }
         self.published.store(Arc::new(Published {

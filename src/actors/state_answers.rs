@@ -152,7 +152,7 @@ impl Connection {
     fn sync_pull(&mut self, tag: RequestTag, frame: &Frame) -> Result<(), Problem> {
         let head: SyncPull = StorageRoom::head(frame.head())?;
         let mount = Arc::clone(self.room.placement.mount(head.mount)?);
-        mount.open()?;
+        mount.check_push()?;
         let Some(peer) = self.room.peers.get(head.machine) else {
             let what = format!("machine {} is not known here yet", head.machine);
             return Err(Problem::new(ErrorCode::Unavailable, what).remedy("ask again"));

@@ -25,6 +25,8 @@ use super::peers::{Peer, PeerTable};
 use super::shared_mount::SharedMount;
 use super::shelf::Shelf;
 use crate::cluster::coverage::Coverage;
+use crate::format::bytes::Writer;
+use crate::format::crc::Fingerprint;
 use crate::format::ids::{ChunkfileId, MachineId};
 use crate::format::record::ChunkfileCreated;
 use crate::store::archive::ArchivedName;
@@ -34,6 +36,7 @@ use source::Source;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Places that are named in a report, at most.
 const NAMED_MAX: usize = 16;
@@ -47,15 +50,24 @@ pub struct Plan {
     pub sources: Vec<Arc<Peer>>,
     /// Chunkfiles at a time.
     pub streams: usize,
-    /// Bytes per second that may come in; `None`: no limit.
-    pub bandwidth: Option<u64>,
+    /// Bytes per second that may come in; 0: no limit. May change while it runs.
+    pub bandwidth: Arc<AtomicU64>,
+    /// What differs is looked at once more after so long, and left alone if it has come by a log meanwhile or is still being
+    /// edited: for comparing while clients write.
+    pub patience: Duration,
 }
 
 impl Plan {
     /// Everything from these, in the background.
     #[must_use]
     pub fn of(mount: &Arc<SharedMount>, sources: Vec<Arc<Peer>>) -> Self {
-        Self { mount: Arc::clone(mount), sources, streams: 2, bandwidth: None }
+        Self {
+            mount: Arc::clone(mount),
+            sources,
+            streams: 2,
+            bandwidth: Arc::default(),
+            patience: Duration::ZERO,
+        }
     }
 }
 
@@ -96,6 +108,10 @@ pub struct Pulled {
     pub chunkfiles: u64,
     /// Of those, how many differed.
     pub different: u64,
+    /// Objects, live and deleted, in those that were compared.
+    pub objects: u64,
+    /// Fingerprint of what the sources have in those that were compared, in whatever order.
+    pub fingerprint: [u8; 16],
     /// Versions that were written here.
     pub taken: u64,
     /// Losing versions that were kept here.
@@ -153,7 +169,7 @@ async fn prepare<'a>(
     plan: &'a Plan,
     progress: &'a Progress,
 ) -> Result<Pull<'a>, String> {
-    let shelf = Arc::clone(&plan.mount.open().map_err(|problem| problem.message)?.shelf);
+    let shelf = Arc::clone(&plan.mount.open_to_members().map_err(|problem| problem.message)?.shelf);
     let names = on_pool(&plan.mount, {
         let shelf = Arc::clone(&shelf);
         move || shelf.archive_names().map_err(|error| error.to_string())
@@ -169,7 +185,7 @@ async fn prepare<'a>(
         plan,
         shelf,
         progress,
-        limiter: Limiter::new(plan.bandwidth),
+        limiter: Limiter::new(Arc::clone(&plan.bandwidth)),
         tally: Mutex::default(),
         covered: Mutex::default(),
         kept: tokio::sync::Mutex::new(kept),
@@ -270,6 +286,21 @@ impl Pull<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// Counts a chunkfile that is here, too.
+    fn compared(&self, id: ChunkfileId, objects: u64, fingerprint: [u8; 16]) {
+        let mut whole = Fingerprint::new();
+        let mut bytes = Vec::with_capacity(32);
+        let mut w = Writer::new(&mut bytes);
+        w.u16(id.machine).u32(id.log_id).u32(id.chunk).put(&fingerprint);
+        whole.update(&bytes);
+        let mut tally = self.tally();
+        tally.objects += objects;
+        // Chunkfiles come in no order: their fingerprints are added up.
+        let sum =
+            u128::from_le_bytes(tally.fingerprint).wrapping_add(u128::from_le_bytes(whole.value()));
+        tally.fingerprint = sum.to_le_bytes();
     }
 
     /// Something that nobody could give.

@@ -14,5 +14,6 @@ pub mod members;
 pub mod memory;
 pub mod paths;
 pub mod record;
+pub mod recovery_state;
 pub mod single;
 pub mod slot;

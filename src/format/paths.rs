@@ -5,6 +5,7 @@
 //! folio.mount                                                 label
 //! folio.forgotten                                             members that were removed for good
 //! checkpoint                                                  applied coverage, free space
+//! recovery.state                                              while the mount is refilled; it does not serve
 //! chunks/<machine>/<log id>/<xx>/<number>.chunk               xx: bits 8..16 of the number
 //! singles/<machine>/<log id>/<xx>/<yy>/<sequence>.single      xx, yy: bits 16..24 and 8..16 of the sequence
 //! singles/tmp/<machine>-<log id>-<sequence>.tmp               a large object on its way in
@@ -39,6 +40,8 @@ pub const CHECKPOINT: &str = "checkpoint";
 pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 /// State of a running recovery.
 pub const RECOVERY_STATE: &str = "recovery.state";
+/// The same on its way in.
+pub const RECOVERY_STATE_TMP: &str = "recovery.state.tmp";
 /// Folder of the chunkfiles.
 pub const CHUNKS: &str = "chunks";
 /// Folder of the singlefiles.
@@ -82,6 +85,8 @@ pub enum MountFile {
     CheckpointTmp,
     /// See [`RECOVERY_STATE`].
     RecoveryState,
+    /// See [`RECOVERY_STATE_TMP`].
+    RecoveryStateTmp,
     /// A chunkfile.
     Chunk(ChunkfileId),
     /// A singlefile, by the id of its content.
@@ -155,6 +160,7 @@ impl MountFile {
             CHECKPOINT => Some(Self::Checkpoint),
             CHECKPOINT_TMP => Some(Self::CheckpointTmp),
             RECOVERY_STATE => Some(Self::RecoveryState),
+            RECOVERY_STATE_TMP => Some(Self::RecoveryStateTmp),
             _ => None,
         }
     }
@@ -170,6 +176,7 @@ impl fmt::Display for MountFile {
             Self::Checkpoint => f.write_str(CHECKPOINT),
             Self::CheckpointTmp => f.write_str(CHECKPOINT_TMP),
             Self::RecoveryState => f.write_str(RECOVERY_STATE),
+            Self::RecoveryStateTmp => f.write_str(RECOVERY_STATE_TMP),
             Self::Chunk(id) => {
                 let (m, l, n) = (id.machine, id.log_id, id.chunk);
                 write!(f, "{CHUNKS}/{m}/{l:08x}/{:02x}/{n:08x}.chunk", (n >> 8) & 0xff)

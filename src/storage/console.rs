@@ -4,6 +4,7 @@
 mod conflicts;
 mod forget;
 mod peers;
+mod recover;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +12,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 use super::memory_file::MemoryFile;
+use super::mirrors::Mirrors;
 use super::report::{self, MountStatus};
 use crate::actors::admin_console::{
     CommandResult, ConsoleAnswer, ConsoleSource, Value, no_arguments,
@@ -30,6 +32,7 @@ pub(super) struct Sight {
     /// With the tracker's address.
     pub trackers: Vec<(String, watch::Receiver<ReporterStatus>)>,
     pub clock: Monotonic,
+    pub mirrors: Arc<Mirrors>,
 }
 
 /// The commands of one storage.
@@ -39,6 +42,7 @@ pub(super) fn source(sight: Sight) -> ConsoleSource {
     let (mounts, nodes) = (Arc::clone(&status), Arc::clone(&status));
     let (peers, sync) = (Arc::clone(&status), Arc::clone(&status));
     let (conflicts, forget) = (Arc::clone(&status), Arc::clone(&status));
+    let recover = Arc::clone(&status);
     ConsoleSource::new(node, "storage", env!("CARGO_PKG_VERSION"))
         .command("status", "", "how this storage is, and what mends what is wrong", move |words| {
             let sight = Arc::clone(&status);
@@ -82,6 +86,15 @@ pub(super) fn source(sight: Sight) -> ConsoleSource {
             move |words| {
                 let sight = Arc::clone(&forget);
                 async move { sight.forget(&words).await }
+            },
+        )
+        .command(
+            "recover",
+            "[MOUNT] [status | start [--confirm] | pause | resume | accept-loss | bandwidth RATE | streams N]",
+            "mounts that are refilled from their mirrors: how far, from whom, what they wait for",
+            move |words| {
+                let sight = Arc::clone(&recover);
+                async move { sight.recover(&words).await }
             },
         )
         .command("sync", "", "the same as `peers`", move |words| {

@@ -9,6 +9,7 @@
 
 use crate::actors::binlog::Meet;
 use crate::actors::caller::Identity;
+use crate::actors::disk_recovery::{DiskRecovery, Limits, RecoveryConfig};
 use crate::actors::mount_mirror::Meeting;
 use crate::actors::peers::{Peer, PeerMount, PeerTable, SyncState};
 use crate::actors::reporter::{Registration, ReportNow, Reporter, ReporterStatus};
@@ -17,7 +18,7 @@ use crate::actors::state_pull::pulls::mend;
 use crate::actors::storage_room::StorageRoom;
 use crate::actors::sync_peer::{Mender, StopSync, SyncConfig, SyncPeer};
 use crate::cluster::acks::{AckPolicy, Wanted};
-use crate::format::ids::MachineId;
+use crate::format::ids::{MachineId, MountIndex};
 use crate::format::members::Member;
 use crate::settings::{Acks, DurabilitySettings, StorageSettings, WhenAlone};
 use actix::prelude::*;
@@ -51,6 +52,8 @@ pub const fn policy(settings: &DurabilitySettings) -> AckPolicy {
 pub struct Mirrors {
     room: Arc<StorageRoom>,
     actors: Mutex<BTreeMap<MachineId, Addr<SyncPeer>>>,
+    recoveries: BTreeMap<MountIndex, Addr<DiskRecovery>>,
+    limits: Arc<Limits>,
     ready: watch::Sender<bool>,
     joined: watch::Sender<bool>,
 }
@@ -70,6 +73,16 @@ impl Mirrors {
         if joined.wait_for(|joined| *joined).await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Who refills a mount, when it has to be.
+    pub fn recovery(&self, mount: MountIndex) -> Option<&Addr<DiskRecovery>> {
+        self.recoveries.get(&mount)
+    }
+
+    /// How fast mounts are refilled.
+    pub const fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     /// Ends all lines.
@@ -99,10 +112,12 @@ impl Mirrors {
                 mount.was_live() && (mount.holds_us_live() || waited)
             }
         };
+        // One that is refilled sends nothing.
+        let sends = |index| self.room.placement.mount(index).is_ok_and(|mount| mount.is_online());
         mounts.all(|mount| mount.mirror.is_joined())
             && table.all().iter().all(|peer| {
-                peer.is_unreachable()
-                    || peer.is_connected() && peer.mounts().all(|(_, mount)| done(mount))
+                let mut fed = peer.mounts().filter(|(index, _)| sends(*index));
+                peer.is_unreachable() || peer.is_connected() && fed.all(|(_, mount)| done(mount))
             })
     }
 }
@@ -110,6 +125,7 @@ impl Mirrors {
 /// Learns of members and acts on it. On the control arbiter.
 pub struct Overseer {
     sync: SyncConfig,
+    limits: Arc<Limits>,
     room: Arc<StorageRoom>,
     reporters: Vec<(Addr<Reporter>, watch::Receiver<ReporterStatus>)>,
     net: Vec<ArbiterHandle>,
@@ -143,7 +159,13 @@ impl Overseer {
             compare_period: settings.sync.compare_period,
             mender: Some(mender(&room.peers)),
         };
-        Self { sync, room: Arc::clone(room), reporters: reporters.to_vec(), net }
+        let recovery = &settings.recovery;
+        let limits = Arc::new(Limits {
+            bandwidth: Arc::new(recovery.bandwidth.unwrap_or(0).into()),
+            streams: usize::from(recovery.streams).into(),
+            base_wait: recovery.base_wait,
+        });
+        Self { sync, limits, room: Arc::clone(room), reporters: reporters.to_vec(), net }
     }
 
     /// Begins; ends with `stop`.
@@ -156,6 +178,8 @@ impl Overseer {
         let mirrors = Arc::new(Mirrors {
             room: Arc::clone(&self.room),
             actors: Mutex::default(),
+            recoveries: self.recoveries(),
+            limits: Arc::clone(&self.limits),
             ready: watch::channel(false).0,
             joined: watch::channel(false).0,
         });
@@ -167,6 +191,25 @@ impl Overseer {
             }
         });
         mirrors
+    }
+
+    /// Who looks after the mounts that are to be refilled: one for each mount, supervised.
+    fn recoveries(&self) -> BTreeMap<MountIndex, Addr<DiskRecovery>> {
+        let mut all = BTreeMap::new();
+        for mount in self.room.placement.mounts() {
+            let Some(net) = self.net.get(usize::from(mount.index) % self.net.len().max(1)) else {
+                continue;
+            };
+            let config = RecoveryConfig {
+                mount: Arc::clone(mount),
+                table: Arc::clone(self.table()),
+                limits: Arc::clone(&self.limits),
+                names: self.sync.names.clone(),
+            };
+            let actor = Supervisor::start_in_arbiter(net, move |_| DiskRecovery::new(config));
+            all.insert(mount.index, actor);
+        }
+        all
     }
 
     async fn run(&self, mirrors: &Mirrors, found_after: Duration) {

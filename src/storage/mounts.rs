@@ -5,24 +5,27 @@
 
 use super::folder;
 use super::memory_file::MemoryFile;
+use super::remains;
 use crate::actors::ambient;
 use crate::actors::mount_mirror::{MountIdentity, Remember};
 use crate::actors::mount_room::{OpenFailure, Opened, Opener, Watch};
-use crate::actors::shared_mount::OpenMount;
+use crate::actors::shared_mount::{OpenMount, SharedMount};
 use crate::actors::shelf::Shelf;
 use crate::cluster::view::MountState;
 use crate::format::ids::MountIndex;
 use crate::format::label::Label;
-use crate::recovery::{Folder, LabelFact, MountFacts, Verdict, Wanted, assess};
+use crate::format::members::Member;
+use crate::format::recovery_state::{Cause, RecoveryState};
+use crate::recovery::{Failure, Folder, LabelFact, MountFacts, Verdict, Wanted, assess};
 use crate::settings::{StorageSettings, SyncMode};
 use crate::store::clock::SystemClock;
-use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::mount::Mount;
 use crate::store::open::read_label;
 use crate::store::options::{MountOptions, Reserve};
 use crate::store::os_disk::{Identity, LockError, OsDisk, is_mount_root};
 use crate::store::reader::Reader;
+use crate::store::recovery_file::{read_recovery, write_recovery};
 use crate::store::tokens::TokenTable;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -41,6 +44,8 @@ pub struct MountOpener {
     pub memory: Arc<MemoryFile>,
     pub tokens: Arc<TokenTable>,
     pub create_folder: bool,
+    /// What an operator wants of it.
+    pub shared: Arc<SharedMount>,
     /// Chunkfiles kept open for reading.
     pub handles: usize,
     pub seed: [u8; 32],
@@ -78,22 +83,22 @@ impl MountOpener {
         match (verdict, disk) {
             (Verdict::Serve | Verdict::Adopt, Some(disk)) => self.serve(disk),
             (Verdict::New, Some(disk)) => self.found(disk),
-            (Verdict::BlankRemembered { .. }, _) => Err(OpenFailure {
-                state: MountState::Failed,
-                why: format!("blank: {} is empty although it was in use", self.path.display()),
-                remedy: "mount the right disk there; a lost disk is refilled from its mirrors"
-                    .to_owned(),
-                retry: true,
-            }),
+            (Verdict::BlankRemembered { .. }, Some(disk)) => self.refill(disk),
+            (Verdict::Failed(Failure::NotMounted | Failure::Foreign(_)), Some(disk))
+                if self.shared.take_confirmed() =>
+            {
+                self.refill_anyway(disk)
+            }
             (Verdict::Failed(failure), _) => Err(OpenFailure {
                 state: MountState::Failed,
                 why: format!("{}: {failure}", self.path.display()),
                 remedy: failure.remedy().to_owned(),
                 retry: true,
             }),
-            (Verdict::Serve | Verdict::Adopt | Verdict::New, None) => {
-                Err(self.cannot("open", &io::ErrorKind::NotFound.into()))
-            }
+            (
+                Verdict::Serve | Verdict::Adopt | Verdict::New | Verdict::BlankRemembered { .. },
+                None,
+            ) => Err(self.cannot("open", &io::ErrorKind::NotFound.into())),
         }
     }
 
@@ -129,6 +134,7 @@ impl MountOpener {
             mount: self.index,
         };
         let (mut folder, mut label, mut names) = (Folder::Absent, LabelFact::Missing, Vec::new());
+        let mut refilling = false;
         if let Some(disk) = disk {
             folder = match is_mount_root(&self.path) {
                 Ok(mount_root) => Folder::Present { mount_root },
@@ -136,9 +142,9 @@ impl MountOpener {
             };
             label = label_fact(disk);
             if label == LabelFact::Missing {
-                let list = disk.list("").map_err(|error| self.cannot("list", &error))?;
-                names = list.into_iter().map(|entry| entry.name).collect();
+                names = remains::names(disk).map_err(|error| self.cannot("list", &error))?;
             }
+            refilling = read_recovery(disk).map_err(|error| self.refused(&error))?.is_some();
             if !disk.writable().map_err(|error| self.cannot("look at", &error))? {
                 return Err(OpenFailure {
                     state: MountState::Failed,
@@ -150,7 +156,7 @@ impl MountOpener {
                 });
             }
         }
-        let facts = MountFacts { wanted, folder, label, names: &names };
+        let facts = MountFacts { wanted, folder, label, names: &names, refilling };
         Ok(self.memory.with(|memory| assess(&facts, Some(memory))))
     }
 
@@ -165,6 +171,46 @@ impl MountOpener {
     }
 
     fn found(&self, disk: OsDisk) -> Result<Opened, OpenFailure> {
+        let mount = self.create(&disk, Vec::new())?;
+        tracing::info!(mount = self.index, path = %self.path.display(), "new mount");
+        self.enter(disk, mount)
+    }
+
+    /// An empty folder that was in use: labelled anew, under a log id that was never used, and refilled from the mirrors
+    /// before it serves.
+    fn refill(&self, disk: OsDisk) -> Result<Opened, OpenFailure> {
+        let known = self.memory.with(|memory| memory.mount(self.index).cloned());
+        let members = known.map_or_else(Vec::new, |known| known.members);
+        remains::clear(&disk).map_err(|error| self.cannot("clear", &error))?;
+        let state = RecoveryState::begin(Cause::Blank, ambient::wall_ms());
+        write_recovery(&disk, &state).map_err(|error| self.refused(&error))?;
+        let mount = self.create(&disk, members)?;
+        tracing::warn!(
+            mount = self.index,
+            path = %self.path.display(),
+            "the mount is empty although it was in use: it is refilled from its mirrors"
+        );
+        self.enter(disk, mount)
+    }
+
+    /// An operator said so: what the folder holds is set aside, nothing of it is lost.
+    fn refill_anyway(&self, disk: OsDisk) -> Result<Opened, OpenFailure> {
+        let aside = remains::set_aside(&disk, ambient::wall_ms());
+        let aside = aside.map_err(|error| self.cannot("set aside the content of", &error))?;
+        tracing::warn!(
+            target: "audit",
+            mount = self.index,
+            path = %self.path.display(),
+            aside,
+            "an operator has the mount refilled"
+        );
+        match self.memory.with(|memory| memory.mount(self.index).is_some()) {
+            true => self.refill(disk),
+            false => self.found(disk),
+        }
+    }
+
+    fn create(&self, disk: &OsDisk, members: Vec<Member>) -> Result<Mount<OsDisk>, OpenFailure> {
         let random = |error| self.cannot("draw a name for", &error);
         let mount_root =
             is_mount_root(&self.path).map_err(|error| self.cannot("look at", &error))?;
@@ -180,7 +226,7 @@ impl MountOpener {
             was_mountpoint: mount_root,
             created_ms: 0,
             generation: 0,
-            members: Vec::new(),
+            members,
         };
         let (clock, tokens) = (Arc::new(SystemClock), Arc::clone(&self.tokens));
         let mount = Mount::create(disk.clone(), label, self.options(), clock, tokens);
@@ -188,8 +234,7 @@ impl MountOpener {
         self.memory
             .remember(mount.label(), &self.path)
             .map_err(|error| self.cannot("remember", &error))?;
-        tracing::info!(mount = self.index, path = %self.path.display(), "new mount");
-        self.enter(disk, mount)
+        Ok(mount)
     }
 
     fn refused(&self, error: &StoreError) -> OpenFailure {
@@ -220,8 +265,9 @@ impl MountOpener {
         let remember: Remember = Box::new(move |members| {
             memory.remember_members(index, members).map_err(|error| error.to_string())
         });
+        let refill = read_recovery(&disk).map_err(|error| self.refused(&error))?;
         let watch = watch(disk, self.path.clone(), label);
-        Ok(Opened { engine: Box::new(mount), open, watch, identity, remember })
+        Ok(Opened { engine: Box::new(mount), open, watch, identity, remember, refill })
     }
 
     fn options(&self) -> MountOptions {

@@ -72,7 +72,10 @@ fn report(
     advertise: &str,
     instance: [u8; 16],
 ) -> StorageReport {
-    let mounts = mounts(room).into_iter().map(|mount| MountView {
+    let mounts = mounts(room);
+    let refilling = mounts.iter().any(|mount| mount.state == MountState::Recovering)
+        && !mounts.iter().any(|mount| mount.state == MountState::Online);
+    let mounts = mounts.into_iter().map(|mount| MountView {
         index: mount.index,
         state: mount.state,
         total: mount.stats.space.total,
@@ -92,6 +95,7 @@ fn report(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         weight: settings.weight,
         service: match room.writes() {
+            Writes::Taken if refilling => Service::Recovering,
             Writes::Taken => Service::Serving,
             Writes::ReadOnly => Service::ReadOnly,
             Writes::Draining => Service::Draining,

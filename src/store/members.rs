@@ -65,8 +65,12 @@ impl<D: Disk> Mount<D> {
         coverage
     }
 
-    /// Of our own log: all of it, unless this disk lost a part that a member still has.
+    /// Of our own log: all of it, unless this disk lost a part that a member still has. While the mount is refilled there is
+    /// nothing in it that others could lack.
     fn own_covered(&self) -> Sequence {
+        if self.refilling {
+            return 0;
+        }
         if self.own_missing > self.own_former { self.own_former } else { self.durable }
     }
 

@@ -31,6 +31,7 @@ mod read_whole;
 pub mod reader;
 mod rebuild;
 mod receive;
+pub mod recovery_file;
 pub mod sim_disk;
 pub mod single_reader;
 pub mod single_writer;

@@ -201,6 +201,8 @@ pub struct Mount<D: Disk> {
     pub(super) quarantined: u64,
     /// Contents of large objects that nobody has any more.
     pub(super) gone_contents: HashSet<Position>,
+    /// It does not serve yet: see [`recovery_file`](super::recovery_file).
+    pub(super) refilling: bool,
 }
 
 impl<D: Disk> Mount<D> {

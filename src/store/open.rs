@@ -14,6 +14,7 @@ use super::log_scan::{FoundSegment, ScanEnd, TornBatch, find_segments, scan};
 use super::maintain::Sweep;
 use super::mount::{ContentIds, Mount};
 use super::options::{MountOptions, Planted};
+use super::recovery_file::read_recovery;
 use super::synclogs::Received;
 use super::tokens::TokenTable;
 use crate::cluster::reuse::Reuse;
@@ -118,6 +119,7 @@ impl<D: Disk> Mount<D> {
         let core = Core::new(disk.clone(), label.clone(), options);
         let mut opening = Opening { core, tokens, last: 0, checkpoint: None };
         let log = opening.recover(&mut rng)?;
+        let refilling = read_recovery(&disk)?.is_some();
         let Opening { core, tokens, last, checkpoint } = opening;
         let next_sequence = label.first_sequence().max(last + 1);
         let (covered, received) = checkpoint.map_or((0, Vec::new()), |c| (c.applied, c.received));
@@ -153,6 +155,7 @@ impl<D: Disk> Mount<D> {
             quarantined: 0,
             forgotten: super::forget::read_forgotten(&disk)?,
             gone_contents: HashSet::new(),
+            refilling,
         };
         mount.count_members();
         for forgotten in std::mem::take(&mut mount.core.forgotten) {

@@ -15,5 +15,6 @@ mod membership;
 mod mirrors;
 mod mounts;
 mod objects;
+mod recovery;
 mod system_calls;
 mod trees;

@@ -128,7 +128,14 @@ pub fn opened(disk: &SimDisk, mount: Mount<SimDisk>, index: MountIndex) -> Opene
     };
     let identity = MountIdentity { machine: 1, mount_uuid: [index; 16], instance: [9; 16] };
     let remember = Box::new(|_: &[_]| Ok(()));
-    Opened { engine: Box::new(mount), open, watch: Box::new(|| Ok(())), identity, remember }
+    Opened {
+        engine: Box::new(mount),
+        open,
+        watch: Box::new(|| Ok(())),
+        identity,
+        remember,
+        refill: None,
+    }
 }
 
 pub fn shared(index: MountIndex) -> Arc<SharedMount> {

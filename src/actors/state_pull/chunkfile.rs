@@ -57,6 +57,7 @@ impl Pull<'_> {
             }
         }
         let (theirs, (ours, lacking)) = try_join(source.digest(id), self.own_digest(id)).await?;
+        self.compared(id, theirs.objects, theirs.fingerprint.into_array());
         if theirs.fingerprint.into_array() == ours.fingerprint && lacking.is_empty() {
             return Ok(BTreeSet::new());
         }
@@ -121,8 +122,11 @@ impl Pull<'_> {
             damaged.extend(page.damaged);
             let differs =
                 |(home, mark): &(u32, u64)| ours.get(home) != Some(mark) || lacking.contains(home);
-            let wanted: Vec<u32> =
-                theirs.iter().filter(|item| differs(item)).map(|(home, _)| *home).collect();
+            let mut wanted: Vec<(u32, u64)> = theirs.into_iter().filter(|i| differs(i)).collect();
+            if !wanted.is_empty() && !self.plan.patience.is_zero() {
+                self.let_settle(source, id, (from, page.next), &mut wanted).await?;
+            }
+            let wanted: Vec<u32> = wanted.into_iter().map(|(home, _)| home).collect();
             for homes in wanted.chunks(COPIES_MAX) {
                 damaged.extend(self.copy_some(source, id, homes).await?);
             }
@@ -131,6 +135,25 @@ impl Pull<'_> {
                 None => return Ok(damaged),
             }
         }
+    }
+
+    /// Leaves of what differs only what is the same there after a while, and still is not here.
+    async fn let_settle(
+        &self,
+        source: &Source,
+        id: ChunkfileId,
+        (from, until): (u32, Option<u32>),
+        wanted: &mut Vec<(u32, u64)>,
+    ) -> Result<(), String> {
+        tokio::time::sleep(self.plan.patience).await;
+        let (theirs, page) = source.marks(id, from).await?;
+        let theirs: HashMap<u32, u64> = theirs.into_iter().collect();
+        let end = page.next.or(until).unwrap_or(u32::MAX);
+        let ours = self.own_marks(id, from, end).await?;
+        wanted.retain(|(home, mark)| {
+            *home >= end || (theirs.get(home) == Some(mark) && ours.get(home) != Some(mark))
+        });
+        Ok(())
     }
 
     /// Copies these homes from another member; those that it has.

@@ -84,7 +84,7 @@ pub async fn run(
     mount: Arc<SharedMount>,
     known: Arc<PeerMount>,
 ) {
-    let mut feed = Feed { session, link, mount, known, live: false, failures: 0 };
+    let mut feed = Feed { session, link, mount, known, live: false, refilling: false, failures: 0 };
     loop {
         let stop = match feed.introduce().await {
             Ok((log, covered)) => match feed.push(log, covered).await {
@@ -95,7 +95,7 @@ pub async fn run(
         };
         feed.say(false, None);
         let pause = feed.pause(stop).await;
-        tokio::time::sleep(pause).await;
+        feed.rest(pause).await;
     }
 }
 
@@ -108,6 +108,8 @@ pub struct Feed {
     mount: Arc<SharedMount>,
     known: Arc<PeerMount>,
     live: bool,
+    /// The mirror was being refilled when it was judged.
+    refilling: bool,
     failures: u32,
 }
 
@@ -140,6 +142,15 @@ impl Feed {
         backoff(self.failures, config.retry_min, config.retry_max, chance)
     }
 
+    /// Waits, unless the mirror's mount comes back before.
+    async fn rest(&self, pause: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // Never in a tight circle, whatever it says.
+            () = self.known.came_back() => tokio::time::sleep(self.session.config.retry_min).await,
+        }
+    }
+
     /// The two mounts meet. Our log, and what the mirror has of it.
     async fn introduce(&mut self) -> Result<(LogName, Sequence), Stop> {
         self.known.set_state(SyncState::Handshake);
@@ -151,7 +162,7 @@ impl Feed {
         let presence =
             meet(&self.mount, Meeting::default()).await.map_err(|problem| ours(problem.message))?;
         let (group, syncgroup) = &self.session.config.names;
-        let head = hello(group, syncgroup, self.mount.index, &presence);
+        let head = hello(group, syncgroup, &self.mount, &presence);
         let answer = self.link.call(Opcode::SyncHello, &head, Bytes::new(), HELLO_LIMIT).await;
         if let Err(CallError::Refused { problem, .. }) = &answer
             && problem.code == ErrorCode::Forgotten
@@ -166,7 +177,8 @@ impl Feed {
         if theirs.this.machine != machine || theirs.mount != self.mount.index {
             return Err(ours("it speaks for somebody else".to_owned()));
         }
-        if theirs.state != MountState::Online {
+        self.known.set_refilling(theirs.state == MountState::Recovering);
+        if !matches!(theirs.state, MountState::Online | MountState::Recovering) {
             return Err(Stop::Failed(SyncState::Away, format!("its mount is {}", theirs.state)));
         }
         let sound = |problem: crate::actors::session::Problem| ours(problem.message);
@@ -195,6 +207,8 @@ impl Feed {
     /// Tells whoever waits for copies.
     fn say(&mut self, live: bool, acked: Option<Sequence>) {
         self.live = live;
+        // What a mount has that is being refilled is no copy yet.
+        let acked = acked.filter(|_| !self.known.is_refilling());
         if let Some(binlog) = self.mount.registry.binlog() {
             let machine = self.session.peer.machine;
             binlog.do_send(PeerAcked { machine, live, acked });
@@ -232,7 +246,15 @@ impl Feed {
         let idle = pipe.flight.is_empty() && pipe.reading.is_none();
         let everything = pipe.acked >= tail || (idle && pipe.read_to >= tail);
         let late = u128::from(behind.ms) >= LATE.as_millis();
-        if everything || (pipe.acked >= pipe.goal && u128::from(behind.ms) * 2 < LATE.as_millis()) {
+        self.refilling = self.known.is_refilling();
+        if self.refilling {
+            if self.live {
+                self.known.set_state(SyncState::CatchingUp);
+                self.say(false, None);
+            }
+        } else if everything
+            || (pipe.acked >= pipe.goal && u128::from(behind.ms) * 2 < LATE.as_millis())
+        {
             if !self.live {
                 self.failures = 0;
                 self.known.set_state(SyncState::Live);
@@ -287,6 +309,7 @@ impl Feed {
             () = self.known.went_away() => {
                 Err(Stop::Failed(SyncState::Away, "its mount is out of service".to_owned()))
             }
+            () = self.known.is_refilled(), if self.refilling => Ok(Ok(())),
             () = tokio::time::sleep(LATE / 2), if self.live && !pipe.flight.is_empty() => Ok(Ok(())),
         }
     }

@@ -32,10 +32,11 @@ pub async fn run(session: Arc<Session>, link: Arc<Link>) {
         let mounts = session.config.placement.mounts().iter().filter(|mount| mount.is_online());
         let work = mounts.filter_map(|mount| {
             let known = session.peer.mount(mount.index)?;
-            if !matches!(
+            let fed = matches!(
                 known.state(),
                 SyncState::CatchingUp | SyncState::Live | SyncState::NeedsState
-            ) {
+            );
+            if !fed || !known.takes_records() {
                 before.remove(&mount.index);
                 return None;
             }

@@ -177,4 +177,10 @@ pub struct SyncReport {
     /// The mount is out of service; nothing else is said of it.
     #[serde(default)]
     pub away: bool,
+    /// It is being refilled: nobody's source, and no copy in it counts.
+    #[serde(default)]
+    pub refilling: bool,
+    /// It is being refilled and takes records.
+    #[serde(default)]
+    pub listening: bool,
 }

@@ -40,7 +40,7 @@ fn memory_of_another_mount() -> Memory {
 
 fn judge(folder: Folder, label: LabelFact, names: &[&str], memory: Option<&Memory>) -> Verdict {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    assess(&MountFacts { wanted: WANTED, folder, label, names: &names }, memory)
+    assess(&MountFacts { wanted: WANTED, folder, label, names: &names, refilling: false }, memory)
 }
 
 const PLAIN: Folder = Folder::Present { mount_root: false };
