@@ -8,7 +8,8 @@ use super::disk::{Disk, DiskFile, Open};
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
 use super::options::Planted;
-use crate::format::checkpoint::{Checkpoint, ChunkfileState, FreedPlace};
+use crate::format::checkpoint::{BadCheckpoint, Checkpoint, ChunkfileState, FreedPlace};
+use crate::format::envelope::FormatError;
 use crate::format::ids::{ChunkfileId, Sequence};
 use crate::format::paths;
 use std::collections::VecDeque;
@@ -201,4 +202,39 @@ pub(super) fn write_checkpoint<D: Disk>(
     }
     disk.rename(paths::CHECKPOINT_TMP, paths::CHECKPOINT).map_err(io("rename"))?;
     disk.sync_dir("").map_err(io("make durable the rename of"))
+}
+
+/// The mount's checkpoint; `None` if there is none that can be read.
+pub(super) fn read_checkpoint_file<D: Disk>(disk: &D) -> StoreResult<Option<Checkpoint>> {
+    match read_checkpoint_bytes(disk)? {
+        Some(bytes) => decode_checkpoint(&bytes),
+        None => Ok(None),
+    }
+}
+
+/// The bytes of the mount's checkpoint; `None` if there is none.
+pub(super) fn read_checkpoint_bytes<D: Disk>(disk: &D) -> StoreResult<Option<Vec<u8>>> {
+    let io = |what: &str| StoreError::io(format!("{what} {}", paths::CHECKPOINT));
+    let file = match disk.open(paths::CHECKPOINT, Open::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io("open")(e)),
+    };
+    let len = usize::try_from(file.len().map_err(io("length of"))?).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; len];
+    let got = file.read_full_at(0, &mut bytes).map_err(io("read"))?;
+    bytes.truncate(got);
+    Ok(Some(bytes))
+}
+
+/// What the file's bytes say; `None`: they are damaged.
+pub(super) fn decode_checkpoint(bytes: &[u8]) -> StoreResult<Option<Checkpoint>> {
+    match Checkpoint::decode(bytes) {
+        Ok(found) => Ok(Some(found)),
+        Err(BadCheckpoint::Newer(major)) => {
+            let what = "checkpoint";
+            Err(FormatError::Newer { what, major, minor: 0 }.into())
+        }
+        Err(BadCheckpoint::Broken) => Ok(None),
+    }
 }

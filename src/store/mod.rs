@@ -20,6 +20,7 @@ mod log;
 mod log_find;
 pub mod log_reader;
 mod log_scan;
+mod lost_log;
 mod maintain;
 mod members;
 pub mod mount;

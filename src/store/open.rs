@@ -4,13 +4,14 @@
 //! whatever happens next. Start-up reads the checkpoint and the log behind it, never the slots of all objects (P8);
 //! only a lost checkpoint is rebuilt from the slot headers.
 
-use super::checkpoints::Checkpoints;
+use super::checkpoints::{Checkpoints, decode_checkpoint, read_checkpoint_bytes};
 use super::clock::Clock;
 use super::core::Core;
 use super::disk::{Disk, DiskFile, Open};
 use super::error::{StoreError, StoreResult};
 use super::log::{Current, FullSegment, Log, LogIdentity};
 use super::log_scan::{FoundSegment, ScanEnd, TornBatch, find_segments, scan};
+use super::lost_log;
 use super::maintain::Sweep;
 use super::mount::{ContentIds, Mount};
 use super::options::{MountOptions, Planted};
@@ -18,9 +19,8 @@ use super::recovery_file::read_recovery;
 use super::synclogs::Received;
 use super::tokens::TokenTable;
 use crate::cluster::reuse::Reuse;
-use crate::format::checkpoint::{BadCheckpoint, Checkpoint};
+use crate::format::checkpoint::Checkpoint;
 use crate::format::crc::crc32c;
-use crate::format::envelope::FormatError;
 use crate::format::ids::{ChunkfileId, LogId, Sequence};
 use crate::format::label::{LABEL_LEN_MAX, Label};
 use crate::format::log::{
@@ -107,7 +107,8 @@ impl<D: Disk> Mount<D> {
         mut rng: StdRng,
     ) -> StoreResult<Self> {
         let old = read_label(&disk)?;
-        let label = next_start(&old, &mut rng);
+        let lost = lost_log::is_lost(&disk, &old)?;
+        let label = if lost { new_life(&old, &mut rng) } else { next_start(&old, &mut rng) };
         if !options.planted(Planted::ReuseStartCount) || old.start_count == 0 {
             write_label(&disk, &label)?;
         }
@@ -117,12 +118,18 @@ impl<D: Disk> Mount<D> {
         }
         let options = fit_log(options, disk.space().map_err(StoreError::io("statvfs"))?.total);
         let core = Core::new(disk.clone(), label.clone(), options);
-        let mut opening = Opening { core, tokens, last: 0, checkpoint: None };
+        let mut opening = Opening { core, tokens, last: 0, checkpoint: None, lost };
+        if lost {
+            opening.core.warnings.push(lost_log::warning(&old, &label));
+        }
         let log = opening.recover(&mut rng)?;
         let refilling = read_recovery(&disk)?.is_some();
-        let Opening { core, tokens, last, checkpoint } = opening;
+        let Opening { core, tokens, last, checkpoint, .. } = opening;
         let next_sequence = label.first_sequence().max(last + 1);
-        let (covered, received) = checkpoint.map_or((0, Vec::new()), |c| (c.applied, c.received));
+        let former = checkpoint.as_ref().filter(|_| lost).and_then(|c| lost_log::former(c, &old));
+        let (covered, mut received) =
+            checkpoint.map_or((0, Vec::new()), |c| (c.applied, c.received));
+        received.extend(former);
         let mut mount = Self {
             content_ids: Arc::new(ContentIds::new(&label)),
             reuse: Reuse::new([label.machine]),
@@ -226,12 +233,16 @@ fn draw_log_id(rng: &mut StdRng) -> LogId {
 
 /// The label of this start. When all start counts of a log id are used up, a new life begins.
 fn next_start(old: &Label, rng: &mut StdRng) -> Label {
-    old.with_next_start().unwrap_or_else(|| Label {
+    old.with_next_start().unwrap_or_else(|| new_life(old, rng))
+}
+
+fn new_life(old: &Label, rng: &mut StdRng) -> Label {
+    Label {
         log_id: draw_log_id(rng),
         start_count: 1,
         generation: old.generation.saturating_add(1),
         ..old.clone()
-    })
+    }
 }
 
 struct Opening<D: Disk> {
@@ -239,19 +250,21 @@ struct Opening<D: Disk> {
     tokens: Arc<TokenTable>,
     last: Sequence,
     checkpoint: Option<Checkpoint>,
+    /// The log that the checkpoint continues is gone.
+    lost: bool,
 }
 
 impl<D: Disk> Opening<D> {
     /// Checkpoint, replay, and the log ready to go on.
     fn recover(&mut self, rng: &mut StdRng) -> StoreResult<Log<D>> {
         self.checkpoint = self.read_checkpoint()?;
-        let rebuild = self.checkpoint.is_none();
-        match self.checkpoint.take() {
-            Some(checkpoint) => {
-                self.restore(&checkpoint);
-                self.checkpoint = Some(checkpoint);
-            }
-            None => self.core.find_chunkfiles()?,
+        let rebuild = self.checkpoint.is_none() || self.lost;
+        if let Some(checkpoint) = self.checkpoint.take() {
+            self.restore(&checkpoint);
+            self.checkpoint = Some(checkpoint);
+        }
+        if rebuild {
+            self.core.find_chunkfiles()?;
         }
         self.replay_former_log()?;
         let log = self.replay_own_log(rng)?;
@@ -263,31 +276,19 @@ impl<D: Disk> Opening<D> {
     }
 
     fn read_checkpoint(&mut self) -> StoreResult<Option<Checkpoint>> {
-        let io = |what: &str| StoreError::io(format!("{what} {}", paths::CHECKPOINT));
-        let file = match self.core.disk.open(paths::CHECKPOINT, Open::Read) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(io("open")(e)),
+        let found = match read_checkpoint_bytes(&self.core.disk)? {
+            Some(bytes) => decode_checkpoint(&bytes)?,
+            None => return Ok(None),
         };
-        let len = usize::try_from(file.len().map_err(io("length of"))?).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; len];
-        let got = file.read_full_at(0, &mut bytes).map_err(io("read"))?;
-        match Checkpoint::decode(&bytes[..got]) {
-            Ok(found) if found.mount_uuid == self.core.label.mount_uuid => Ok(Some(found)),
-            Ok(_) => {
-                self.core.warnings.push("the checkpoint is of another mount: rebuilt".to_owned());
-                Ok(None)
+        let what = match found {
+            Some(found) if found.mount_uuid == self.core.label.mount_uuid => {
+                return Ok(Some(found));
             }
-            Err(BadCheckpoint::Newer(major)) => {
-                let what = "checkpoint";
-                Err(FormatError::Newer { what, major, minor: 0 }.into())
-            }
-            Err(BadCheckpoint::Broken) => {
-                let what = "the checkpoint is damaged: rebuilt from the slot headers and the log";
-                self.core.warnings.push(what.to_owned());
-                Ok(None)
-            }
-        }
+            Some(_) => "the checkpoint is of another mount: rebuilt",
+            None => "the checkpoint is damaged: rebuilt from the slot headers and the log",
+        };
+        self.core.warnings.push(what.to_owned());
+        Ok(None)
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) {
