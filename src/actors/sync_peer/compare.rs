@@ -34,7 +34,7 @@ pub async fn run(session: Arc<Session>, mount: Arc<SharedMount>, known: Arc<Peer
             tokio::time::sleep(LOOK).await;
         }
         let plan = Plan {
-            bandwidth: Some(BANDWIDTH),
+            bandwidth: Arc::new(BANDWIDTH.into()),
             ..Plan::of(&mount, vec![Arc::clone(&session.peer)])
         };
         let begun = tokio::time::Instant::now();
