@@ -114,6 +114,17 @@ impl Node {
         self.reopen();
     }
 
+    /// Another machine with a copy of this disk.
+    pub fn fork(&self, seed: u64) -> Self {
+        let disk = self.disk.fork();
+        let opened = self.opened + (seed << 8) + 1;
+        let (clock, tokens) = (Arc::new(ManualClock::default()), Arc::new(TokenTable::default()));
+        let options = options(self.machine, opened, self.retention);
+        let mount = Mount::open(disk.clone(), options, clock.clone(), tokens.clone()).unwrap();
+        let (machine, retention, token) = (self.machine, self.retention, self.token);
+        Self { machine, disk, mount, clock, tokens, opened, retention, token }
+    }
+
     pub fn reopen(&mut self) {
         self.opened += 1;
         self.tokens = Arc::new(TokenTable::default());

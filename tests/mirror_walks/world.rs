@@ -16,6 +16,7 @@ use rand::{Rng, RngCore, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An acknowledged edit.
+#[derive(Clone)]
 struct Made {
     parent: Option<Tag>,
     /// New content; `None` for deletes and undeletes.
@@ -83,6 +84,64 @@ impl World {
                 eprintln!("      {:?}", node.mount.reuse_waits_for());
             }
         }
+    }
+
+    /// Edits at every machine, of objects that all know, of which no other hears.
+    pub fn edit_apart(&mut self, objects: usize, edits: usize) {
+        for turn in 0..objects {
+            let (at, content) = (turn % self.nodes.len(), self.content());
+            let staged = self.nodes[at].put(&content);
+            self.ids.push(staged.id);
+            self.note(None, staged, Some(content));
+        }
+        self.heal();
+        for _ in 0..edits {
+            self.now_ms += 1;
+            for node in &self.nodes {
+                node.clock.set(self.now_ms);
+            }
+            self.edit();
+        }
+    }
+
+    /// The same disks, to be told in another order.
+    pub fn fork(&self, seed: u64) -> Self {
+        Self {
+            nodes: self.nodes.iter().map(|node| node.fork(seed)).collect(),
+            rng: StdRng::seed_from_u64(seed),
+            dice: Dice::new(seed),
+            ids: self.ids.clone(),
+            made: self.made.clone(),
+            now_ms: self.now_ms,
+            purged: self.purged.clone(),
+        }
+    }
+
+    /// Records in any order of the logs, twice, by third machines, between restarts and copies by state.
+    pub fn tell(&mut self) {
+        match self.rng.random_range(0..20) {
+            0..14 => self.deliver(),
+            14 | 15 => self.report(),
+            16 => self.exchange_state(),
+            17 => {
+                let at = self.node();
+                self.nodes[at].mount.finish_checkpoint().unwrap();
+            }
+            18 => {
+                let at = self.node();
+                self.nodes[at].power_cut(&mut self.dice);
+            }
+            _ => {
+                let at = self.node();
+                self.nodes[at].kill();
+            }
+        }
+    }
+
+    /// What stands: of every object its version, and its bytes as people see them.
+    pub fn end(&self) -> Vec<(Option<Tag>, Option<Vec<u8>>)> {
+        let node = &self.nodes[0];
+        self.ids.iter().map(|id| (node.tag(id), node.read(id).ok())).collect()
     }
 
     pub fn step(&mut self) {
