@@ -265,6 +265,9 @@ pub(super) struct Bench {
     /// Bytes of an object, at most 1MiB
     #[arg(long, default_value = "4k", value_parser = size)]
     pub size: u64,
+    /// Several sizes with their shares instead, such as 1k:50,4k:40,64k:10
+    #[arg(long, value_name = "SIZE:SHARE,...", value_parser = Mix::parse, conflicts_with = "size")]
+    pub sizes: Option<Mix>,
     /// Connections, each with one outstanding request
     #[arg(long, default_value_t = 64, value_parser = jobs)]
     pub connections: usize,
@@ -274,6 +277,12 @@ pub(super) struct Bench {
     /// How many operations instead of how long
     #[arg(long)]
     pub count: Option<u64>,
+    /// So many operations a second in all, evenly; times count from when one was due
+    #[arg(long, value_name = "OPS", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub rate: Option<u64>,
+    /// With `put`: also how long an acknowledged put takes until every other mirror shows it
+    #[arg(long)]
+    pub lag: bool,
     /// Share of reads in `mixed`
     #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub read_percent: u8,
@@ -286,6 +295,45 @@ pub(super) struct Bench {
     /// Where null-server listens
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7399", hide = true)]
     pub listen: String,
+}
+
+/// Sizes with their shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mix(Vec<(u64, u64)>);
+
+impl Mix {
+    /// One size only.
+    pub fn only(size: u64) -> Self {
+        Self(vec![(size, 1)])
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let expected = || "sizes with shares, such as 1k:50,4k:40,64k:10".to_owned();
+        let part = |part: &str| {
+            let (bytes, share) = part.split_once(':').ok_or_else(expected)?;
+            let share = share.parse().ok().filter(|share| (1..=1_000_000).contains(share));
+            Ok((size(bytes)?, share.ok_or_else(expected)?))
+        };
+        text.split(',').map(part).collect::<Result<_, String>>().map(Self)
+    }
+
+    /// The largest.
+    pub fn max(&self) -> u64 {
+        self.0.iter().map(|(size, _)| *size).max().unwrap_or(0)
+    }
+
+    /// The size that `draw` falls on, of all numbers.
+    pub fn pick(&self, draw: u64) -> u64 {
+        let all: u64 = self.0.iter().map(|(_, share)| share).sum();
+        let mut left = draw % all.max(1);
+        for (size, share) in &self.0 {
+            match left.checked_sub(*share) {
+                Some(rest) => left = rest,
+                None => return *size,
+            }
+        }
+        self.max()
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -14,6 +14,8 @@ const ERRORS_MAX: u64 = 10_000;
 pub(super) struct Meter {
     /// Operations still to be begun; `None`: until `end`.
     left: Cell<Option<u64>>,
+    /// When the next operation is due, and how long after it the one behind it.
+    due: Cell<Option<(Instant, Duration)>>,
     end: Cell<Option<Instant>>,
     latency: RefCell<Histogram<u64>>,
     ops: Cell<u64>,
@@ -23,12 +25,18 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Ends after `count` operations, or after `duration`.
-    pub(super) fn new(count: Option<u64>, duration: Duration) -> Result<Self, Failure> {
+    /// Ends after `count` operations, or after `duration`; at most `rate` of them a second.
+    pub(super) fn new(
+        count: Option<u64>,
+        duration: Duration,
+        rate: Option<u64>,
+    ) -> Result<Self, Failure> {
         let latency = Histogram::new_with_bounds(1, LATENCY_MAX_NS, 3)
             .map_err(|e| Failure::failed(e.to_string(), ""))?;
         let end = if count.is_some() { None } else { Instant::now().checked_add(duration) };
+        let pace = rate.map(|rate| Duration::from_nanos(1_000_000_000 / rate.max(1)));
         Ok(Self {
+            due: Cell::new(pace.map(|pace| (Instant::now(), pace))),
             left: Cell::new(count),
             end: Cell::new(end),
             latency: RefCell::new(latency),
@@ -39,6 +47,16 @@ impl Meter {
         })
     }
 
+    /// When another operation begins, or was due; `None`: no more.
+    pub(super) async fn turn(&self) -> Option<Instant> {
+        let Some((due, pace)) = self.due.get() else {
+            return self.take().then(Instant::now);
+        };
+        self.due.set(Some((due + pace, pace)));
+        tokio::time::sleep_until(due.into()).await;
+        self.take().then_some(due)
+    }
+
     /// Whether another operation is to be begun.
     pub(super) fn take(&self) -> bool {
         if let Some(left) = self.left.get() {
@@ -46,6 +64,14 @@ impl Meter {
             return left > 0;
         }
         self.end.get().is_none_or(|end| Instant::now() < end)
+    }
+
+    /// Whether no operation is begun any more.
+    pub(super) fn is_over(&self) -> bool {
+        match (self.left.get(), self.end.get()) {
+            (Some(left), _) => left == 0,
+            (None, end) => end.is_some_and(|end| Instant::now() >= end),
+        }
     }
 
     pub(super) fn done(&self, took: Duration, bytes: u64) {
@@ -91,12 +117,13 @@ impl Meter {
             p99_us: us(0.99),
             p999_us: us(0.999),
             max_us: if latency.is_empty() { 0.0 } else { latency.max() as f64 / 1000.0 },
+            lag: None,
         }
     }
 }
 
 /// The figures of one run; the names are those of the JSON.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub(super) struct Report {
     pub ops: u64,
     pub seconds: f64,
@@ -108,6 +135,23 @@ pub(super) struct Report {
     pub p99_us: f64,
     pub p999_us: f64,
     pub max_us: f64,
+    /// From the acknowledgement of a put until every other mirror shows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<Box<Report>>,
+}
+
+impl Report {
+    /// The same with the lag of the mirrors.
+    pub(super) fn with_lag(self, lag: Option<Self>) -> Self {
+        Self { lag: lag.map(Box::new), ..self }
+    }
+
+    fn times(&self) -> String {
+        let Self { p50_us, p90_us, p99_us, p999_us, max_us, .. } = self;
+        let ms = [p50_us, p90_us, p99_us, p999_us, max_us].map(|us| *us / 1000.0);
+        let [p50, p90, p99, p999, max] = ms;
+        format!("p50 {p50:.3} ms, p90 {p90:.3}, p99 {p99:.3}, p99.9 {p999:.3}, max {max:.3}")
+    }
 }
 
 impl std::fmt::Display for Report {
@@ -117,9 +161,15 @@ impl std::fmt::Display for Report {
             "{} operations in {:.1} s: {:.0} ops/s, {:.1} MB/s, {} errors",
             self.ops, self.seconds, self.ops_per_s, self.mb_per_s, self.errors
         )?;
-        let Self { p50_us, p90_us, p99_us, p999_us, max_us, .. } = self;
-        let ms = [p50_us, p90_us, p99_us, p999_us, max_us].map(|us| *us / 1000.0);
-        let [p50, p90, p99, p999, max] = ms;
-        write!(f, "p50 {p50:.3} ms, p90 {p90:.3}, p99 {p99:.3}, p99.9 {p999:.3}, max {max:.3}")
+        f.write_str(&self.times())?;
+        match &self.lag {
+            Some(lag) => write!(
+                f,
+                "\nfrom the acknowledgement until every other mirror shows it ({} of them watched):\n{}",
+                lag.ops,
+                lag.times()
+            ),
+            None => Ok(()),
+        }
     }
 }

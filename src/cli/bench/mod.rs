@@ -3,12 +3,13 @@
 //! Everything runs on one thread with raw frames ([`wire`]): the load must not take the cores from what it measures.
 //! What is read is checked ([`worker`]). `null-server` and `--target` measure the same frames without an engine.
 
+mod lag;
 mod meter;
 mod null_server;
 mod wire;
 mod worker;
 
-use super::args::{Bench, Load};
+use super::args::{Bench, Load, Mix};
 use super::context::Context;
 use super::exit::{Failure, Outcome};
 use crate::cluster::view::State;
@@ -21,9 +22,10 @@ use worker::Worker;
 
 /// `folio bench`. Must run inside a `LocalSet`.
 pub(super) async fn bench(context: &Context, args: Bench) -> Outcome {
-    if args.size > INLINE_MAX as u64 {
+    let sizes = args.sizes.clone().unwrap_or_else(|| Mix::only(args.size));
+    if sizes.max() > INLINE_MAX as u64 {
         return Err(Failure::usage(
-            format!("--size {} is too large", args.size),
+            format!("{} bytes are too large", sizes.max()),
             format!(
                 "at most {INLINE_MAX} bytes: larger objects are streamed, which is not measured here"
             ),
@@ -32,10 +34,23 @@ pub(super) async fn bench(context: &Context, args: Bench) -> Outcome {
     if args.load == Load::NullServer {
         return null_server::serve(&args.listen, args.size).await;
     }
+    if args.lag && args.load != Load::Put {
+        return Err(Failure::usage("--lag is measured with `put`", "folio bench put --lag"));
+    }
     let targets = targets(context, &args).await?;
-    let workers = prepare(context, &args, &targets).await?;
-    let meter = Rc::new(Meter::new(args.count, args.duration)?);
+    let watchers =
+        if args.lag { lag::open(context, &targets, args.size).await? } else { Vec::new() };
+    let workers = prepare(context, &args, &sizes, &targets).await?;
+    let meter = Rc::new(Meter::new(args.count, args.duration, args.rate)?);
+    let lags = Rc::new(Meter::new(None, args.duration, None)?);
     let begun = Instant::now();
+    let watching: Vec<_> = watchers
+        .into_iter()
+        .map(|watcher| {
+            let (meter, lags) = (Rc::clone(&meter), Rc::clone(&lags));
+            tokio::task::spawn_local(async move { watcher.run(&meter, &lags).await })
+        })
+        .collect();
     let ticker = tokio::task::spawn_local(tick(Rc::clone(&meter), begun));
     let mut running = Vec::new();
     for mut worker in workers {
@@ -45,10 +60,14 @@ pub(super) async fn bench(context: &Context, args: Bench) -> Outcome {
     for worker in running {
         worker.await.map_err(|e| Failure::failed(e.to_string(), ""))?;
     }
-    let report = meter.report(begun.elapsed());
+    let took = begun.elapsed();
+    for watcher in watching {
+        watcher.await.map_err(|e| Failure::failed(e.to_string(), ""))??;
+    }
+    let report = meter.report(took).with_lag(args.lag.then(|| lags.report(took)));
     ticker.abort();
-    let json = serde_json::to_value(report).map_err(|e| Failure::failed(e.to_string(), ""))?;
-    context.print(&json, report);
+    let json = serde_json::to_value(&report).map_err(|e| Failure::failed(e.to_string(), ""))?;
+    context.print(&json, &report);
     match meter.first_error() {
         None => Ok(()),
         Some(first) => Err(Failure::failed(
@@ -82,17 +101,23 @@ async fn targets(context: &Context, args: &Bench) -> Outcome<Vec<String>> {
 }
 
 /// Connects, and makes the objects that reads and modifies need.
-async fn prepare(context: &Context, args: &Bench, targets: &[String]) -> Outcome<Vec<Worker>> {
+async fn prepare(
+    context: &Context,
+    args: &Bench,
+    sizes: &Mix,
+    targets: &[String],
+) -> Outcome<Vec<Worker>> {
     let keys = context.keys()?;
     let needs_objects = matches!(args.load, Load::Get | Load::Modify | Load::Mixed);
     let each = if needs_objects { args.objects.div_ceil(args.connections as u64) } else { 0 };
     if each > 0 {
-        eprintln!("making {} objects of {} bytes ...", each * args.connections as u64, args.size);
+        let count = each * args.connections as u64;
+        eprintln!("making {count} objects of up to {} bytes ...", sizes.max());
     }
     let mut preparing = Vec::new();
     for (number, target) in (0..args.connections as u64).zip(targets.iter().cycle()) {
         let wire = Wire::open(target, keys.as_ref(), context.timeout).await?;
-        let mut worker = Worker::new(wire, args, number);
+        let mut worker = Worker::new(wire, args, sizes.clone(), number);
         preparing.push(tokio::task::spawn_local(async move {
             worker.prepare(each).await.map(|()| worker)
         }));

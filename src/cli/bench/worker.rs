@@ -1,6 +1,6 @@
 //! What one connection of a benchmark does, and how it knows that what it reads is what it wrote.
 
-use super::super::args::{Bench, Load};
+use super::super::args::{Bench, Load, Mix};
 use super::super::exit::{Failure, Outcome};
 use super::meter::Meter;
 use super::wire::Wire;
@@ -15,6 +15,7 @@ use std::time::Instant;
 struct Item {
     id: IdBytes,
     crc: u32,
+    length: usize,
 }
 
 /// One connection.
@@ -23,6 +24,9 @@ pub(super) struct Worker {
     load: Load,
     read_percent: u8,
     payload: Vec<u8>,
+    sizes: Mix,
+    /// Of the content that is written next.
+    length: usize,
     items: Vec<Item>,
     rng: SmallRng,
     stamp: u64,
@@ -37,16 +41,18 @@ enum Did {
 }
 
 impl Worker {
-    pub(super) fn new(wire: Wire, args: &Bench, number: u64) -> Self {
+    pub(super) fn new(wire: Wire, args: &Bench, sizes: Mix, number: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(number);
-        let mut payload = vec![0; usize::try_from(args.size).unwrap_or(0)];
+        let mut payload = vec![0; usize::try_from(sizes.max()).unwrap_or(0)];
         rng.fill(payload.as_mut_slice());
         let real = wire.group != super::null_server::GROUP;
         Self {
             wire,
             load: args.load,
             read_percent: args.read_percent,
+            length: payload.len(),
             payload,
+            sizes,
             items: Vec::new(),
             rng,
             stamp: number << 40,
@@ -65,7 +71,7 @@ impl Worker {
 
     /// Works until the meter says that it is enough.
     pub(super) async fn run(&mut self, meter: &Meter) {
-        while meter.take() {
+        while let Some(due) = meter.turn().await {
             // What is deleted has to be there first; that is not measured.
             let victim = match self.load {
                 Load::Delete => match self.put().await {
@@ -75,12 +81,12 @@ impl Worker {
                 },
                 Load::Put | Load::Get | Load::Modify | Load::Mixed | Load::NullServer => None,
             };
-            let begun = Instant::now();
+            let begun = if self.load == Load::Delete { Instant::now() } else { due };
             match self.once(victim).await {
                 Ok(did) => {
                     let bytes = match (did, self.load) {
                         (Did::Wrote, Load::Delete) => 0,
-                        (Did::Read | Did::Wrote, _) => self.payload.len() as u64,
+                        (Did::Read | Did::Wrote, _) => self.length as u64,
                     };
                     meter.done(begun.elapsed(), bytes);
                 }
@@ -114,13 +120,15 @@ impl Worker {
         Ok(Did::Wrote)
     }
 
-    /// Another content of the same length.
+    /// Another content, of one of the lengths.
     fn stamp(&mut self) -> u32 {
         self.stamp += 1;
+        let length = self.sizes.pick(self.rng.random());
+        self.length = usize::try_from(length).unwrap_or(0).min(self.payload.len());
         let stamp = self.stamp.to_le_bytes();
-        let len = self.payload.len().min(stamp.len());
+        let len = self.length.min(stamp.len());
         self.payload[..len].copy_from_slice(&stamp[..len]);
-        crc32c(&self.payload)
+        crc32c(&self.payload[..self.length])
     }
 
     async fn put(&mut self) -> Outcome<Item> {
@@ -129,11 +137,12 @@ impl Worker {
             token: self.wire.token(),
             mount: None,
             reserve: None,
-            length: Some(self.payload.len() as u64),
+            length: Some(self.length as u64),
         };
-        let frame = self.wire.call(Opcode::Put, &head, &self.payload, crc).await?;
+        let payload = &self.payload[..self.length];
+        let frame = self.wire.call(Opcode::Put, &head, payload, crc).await?;
         let written: Written = decode(frame.head()).map_err(crate::client::Error::from)?;
-        Ok(Item { id: written.id, crc })
+        Ok(Item { id: written.id, crc, length: self.length })
     }
 
     async fn modify(&mut self, index: usize) -> Outcome {
@@ -143,10 +152,10 @@ impl Worker {
             id: item.id,
             token: self.wire.token(),
             if_opver: None,
-            length: Some(self.payload.len() as u64),
+            length: Some(self.length as u64),
         };
-        self.wire.call(Opcode::Modify, &head, &self.payload, crc).await?;
-        item.crc = crc;
+        self.wire.call(Opcode::Modify, &head, &self.payload[..self.length], crc).await?;
+        (item.crc, item.length) = (crc, self.length);
         Ok(())
     }
 
@@ -163,7 +172,8 @@ impl Worker {
             window: WINDOW,
         };
         let frame = self.wire.call(Opcode::Get, &head, &[], 0).await?;
-        let same = frame.payload().len() == self.payload.len()
+        self.length = item.length;
+        let same = frame.payload().len() == item.length
             && (!self.real || frame.header.payload_crc == item.crc);
         if same { Ok(()) } else { Err(Failure::failed("other bytes than were written", "")) }
     }
