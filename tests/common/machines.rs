@@ -165,13 +165,13 @@ pub fn syncgroup(dir: &Path, count: u16, extra: &[(&str, &str)]) -> (TrackerNode
     (tracker, machines)
 }
 
-/// Asks until it is done. A disk that stalls for half a second makes an outcome unknown, and a mirror late.
+/// Asks until it is done. A mirror that is about to write for a silent owner is busy; a disk that stalls for half a second makes an outcome unknown, and a mirror late.
 pub fn insist<T>(mut ask: impl FnMut() -> Outcome<T>) -> T {
     let begun = Instant::now();
     loop {
         match ask() {
             Ok(done) => return done,
-            Err(ErrorCode::UnknownOutcome | ErrorCode::Unavailable) => {}
+            Err(ErrorCode::UnknownOutcome | ErrorCode::Unavailable | ErrorCode::Busy) => {}
             Err(code) => panic!("refused: {code}"),
         }
         assert!(begun.elapsed() < PATIENCE, "it is never done");
