@@ -166,3 +166,50 @@ fn no_mirror_needs_the_others_to_answer() {
         others().for_each(|other| cluster.storages[other].daemon().resume());
     }
 }
+
+/// A machine that never comes back is forgotten by a command: nothing waits for it, trackers show it no more, and as it was
+/// it is refused.
+#[test]
+fn no_dead_machine_is_waited_for_once_it_is_forgotten() {
+    let mut cluster = Cluster::new(1, &["a"; 3], 1).storages_with("durability.acks", "\"all\"");
+    cluster.trackers[0].config.set("liveness.offline_after", "\"1s\"");
+    cluster.trackers[0].config.set("liveness.suspect_after", "\"500ms\"");
+    let mut cluster = cluster.started();
+    until_live(&cluster);
+    let cli = Cli { timeout: Some("20s"), ..cluster.cli() };
+    let ids: Vec<String> = (0..6).map(|n| cli.put(format!("object {n}"))).collect();
+    let console = |cluster: &Cluster, command: &str| {
+        let mut args = vec!["admin".to_owned(), cluster.storages[0].console()];
+        args.extend(command.split(' ').map(str::to_owned));
+        Cli::default().run(args)
+    };
+    console(&cluster, "forget 3").exits(1).says(&["stop it first"]);
+    console(&cluster, "forget 1").exits(1).says(&["this is that machine"]);
+    console(&cluster, "forget 9").exits(1).says(&["no member"]);
+    cluster.storages[2].take().kill();
+    let impatient = Cli { timeout: Some("1s"), ..cli.clone() };
+    impatient.run_with(["put", "-"], "all three").exits(5);
+    eventually("it is silent", PATIENCE, || {
+        (console(&cluster, "forget 3").code == 0).then_some(())
+    });
+    assert!(cluster.storages[0].admin("nodes").contains("forgotten"));
+    eventually("it is waited for no more", PATIENCE, || {
+        (impatient.run_with(["put", "-"], "both").code == 0).then_some(())
+    });
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(cli.get(id), format!("object {n}").as_bytes());
+        let opver = cli.opver(id);
+        cli.run_with(["modify", id, "-", "--if-opver", &opver], format!("again {n}")).ok();
+    }
+    let address = cluster.storages[2].address();
+    eventually("the tracker shows it no more", PATIENCE, || {
+        (!cluster.trackers[0].admin("nodes").contains(&address)).then_some(())
+    });
+    cluster.storages[2].spawn();
+    eventually("it says what it is", PATIENCE, || {
+        cluster.storages[2].admin("mounts").contains("forgotten").then_some(())
+    });
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(cli.get(id), format!("again {n}").as_bytes());
+    }
+}
