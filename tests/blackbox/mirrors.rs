@@ -206,9 +206,9 @@ fn no_dead_machine_is_waited_for_once_it_is_forgotten() {
         (!cluster.trackers[0].admin("nodes").contains(&address)).then_some(())
     });
     cluster.storages[2].spawn();
-    eventually("it says what it is", PATIENCE, || {
-        cluster.storages[2].admin("mounts").contains("forgotten").then_some(())
-    });
+    let daemon = cluster.storages[2].daemon();
+    daemon.wait_stderr("it is told", |text| text.contains("forgotten"));
+    assert!(cluster.storages[2].admin("mounts").contains("forgotten"));
     for (n, id) in ids.iter().enumerate() {
         assert_eq!(cli.get(id), format!("again {n}").as_bytes());
     }
