@@ -178,7 +178,7 @@ fn good_head(opcode: Opcode) -> Vec<u8> {
             mount: None,
             length: 100,
         }),
-        Opcode::Heartbeat => bytes_of(&Heartbeat { members: Vec::new() }),
+        Opcode::Heartbeat => bytes_of(&Heartbeat { members: Vec::new(), forgotten: Vec::new() }),
         Opcode::SyncHello => bytes_of(&SyncHello {
             group: "g".to_owned(),
             syncgroup: "a".to_owned(),

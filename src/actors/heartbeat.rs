@@ -23,6 +23,7 @@ use super::ambient::Monotonic;
 use crate::cluster::liveness::LivenessConfig;
 use crate::cluster::nodes::{Admitted, Duplicate, Nodes, Refused};
 use crate::cluster::view::{ClusterView, Service, State, StorageReport};
+use crate::format::ids::MachineId;
 use crate::messages::heads::{HeadError, encode_map};
 
 /// How often silence is looked for.
@@ -176,6 +177,32 @@ impl Handler<Beat> for Heartbeat {
             self.publish(now_ms);
         }
         Ok(Taken { epoch: self.publication.load().view.epoch })
+    }
+}
+
+/// Storages that their syncgroup has removed for good.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Forgotten {
+    /// Group and syncgroup of whoever says so.
+    pub names: (String, String),
+    /// Machine and instance of each.
+    pub storages: Vec<(MachineId, [u8; 16])>,
+}
+
+impl Handler<Forgotten> for Heartbeat {
+    type Result = ();
+
+    fn handle(&mut self, Forgotten { names, storages }: Forgotten, _: &mut Context<Self>) {
+        let now_ms = self.now_ms();
+        let (group, syncgroup) = (names.0.as_str(), names.1.as_str());
+        for (machine, instance) in storages {
+            let storage = (machine, instance);
+            if self.nodes.forget(now_ms, (group, syncgroup), storage, &self.config) {
+                tracing::info!(group, syncgroup, machine, "removed from its syncgroup, forgotten");
+                self.publish(now_ms);
+            }
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a storage says now. Called on the control arbiter; must not block.
-pub type ReportSource = Arc<dyn Fn() -> (StorageReport, Vec<Member>) + Send + Sync>;
+pub type ReportSource = Arc<dyn Fn() -> (StorageReport, heads::Heartbeat) + Send + Sync>;
 
 /// How it stands with one tracker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -197,12 +197,11 @@ impl Line {
 
     /// One heartbeat, and the view if it has changed. Whether the tracker took us.
     async fn beat(&mut self, caller: &mut Caller) -> Result<bool, CallError> {
-        let (report, members) = (self.source)();
+        let (report, head) = (self.source)();
         let payload = encode_map(&report).map_err(|error| CallError::Nonsense {
             address: "this storage".to_owned(),
             what: error.to_string(),
         })?;
-        let head = heads::Heartbeat { members };
         let frame = caller.call(Opcode::Heartbeat, &head, &payload, ANSWER_LIMIT).await?;
         let answer: HeartbeatAnswer = caller.read(&frame)?;
         if answer.interval_ms != 0 {

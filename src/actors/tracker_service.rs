@@ -4,9 +4,10 @@ use actix::prelude::*;
 use bytes::Bytes;
 
 use super::ambient;
-use super::heartbeat::{Beat, Heartbeat};
+use super::heartbeat::{Beat, Forgotten, Heartbeat};
 use super::router::{Router, ShowView, Where};
 use super::session::{Answer, Problem, Service};
+use crate::cluster::meeting::MEMBERS_MAX;
 use crate::cluster::nodes::Refused;
 use crate::cluster::routing::NoRoute;
 use crate::cluster::view::StorageReport;
@@ -140,7 +141,7 @@ impl TrackerService {
         session: &Session,
         request: &Frame,
     ) -> Result<Answer, Problem> {
-        let _: heads::Heartbeat = heads::decode(request.head()).map_err(malformed)?;
+        let head: heads::Heartbeat = heads::decode(request.head()).map_err(malformed)?;
         let report: StorageReport = heads::decode(request.payload()).map_err(malformed)?;
         if report.instance != session.instance {
             return Err(Problem::new(
@@ -160,6 +161,12 @@ impl TrackerService {
         match beat {
             Ok(taken) => {
                 answer.epoch = taken.epoch;
+                if !head.forgotten.is_empty() {
+                    let gone = head.forgotten.iter().take(MEMBERS_MAX);
+                    let storages = gone.map(|m| (m.machine, m.instance.into_array())).collect();
+                    let names = names.clone();
+                    self.heartbeat.send(Forgotten { names, storages }).await.map_err(stopped)?;
+                }
                 answer.members = self.members(&names.0, &names.1).await?;
             }
             Err(refused @ (Refused::DuplicateMachineId { .. } | Refused::TableFull)) => {

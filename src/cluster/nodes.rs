@@ -132,6 +132,23 @@ impl Nodes {
         Err(Refused::DuplicateMachineId { group, machine, held_by, heard_ms, first })
     }
 
+    /// Its syncgroup has removed a storage for good: it is shown no more, once it is silent. Whether that is news.
+    pub fn forget(
+        &mut self,
+        now_ms: u64,
+        (group, syncgroup): (&str, &str),
+        (machine, instance): (MachineId, Instance),
+        config: &LivenessConfig,
+    ) -> bool {
+        let key = (group.to_owned(), machine);
+        let gone = self.nodes.get(&key).is_some_and(|node| {
+            node.report.syncgroup == syncgroup
+                && node.report.instance == instance
+                && node.liveness.silence_ms(now_ms) >= config.offline_after_ms
+        });
+        gone && self.nodes.remove(&key).is_some()
+    }
+
     /// The tracker itself stood still for `stall_ms` (a paused machine, an overloaded one): nobody is blamed for it.
     pub fn excuse(&mut self, stall_ms: u64) {
         for node in self.nodes.values_mut() {
@@ -382,5 +399,19 @@ mod tests {
         assert_eq!(nodes.beat(4_999, late.clone(), &CONFIG), Err(Refused::TableFull));
         assert_eq!(nodes.beat(5_000, late, &CONFIG), Ok(Admitted::Joined));
         assert_eq!(nodes.beat(5_001, report(60_001, 1), &CONFIG), Err(Refused::TableFull));
+    }
+
+    #[test]
+    fn a_removed_storage_is_shown_until_it_is_silent_and_nobody_else_is_dropped() {
+        let mut nodes = Nodes::new();
+        nodes.beat(0, report(1, 1), &CONFIG).unwrap();
+        let real = report(1, 1);
+        let group = (real.group.as_str(), real.syncgroup.as_str());
+        assert!(!nodes.forget(4_999, group, (1, real.instance), &CONFIG), "it is heard");
+        assert!(!nodes.forget(9_000, group, (1, [9; 16]), &CONFIG), "that was somebody else");
+        assert!(!nodes.forget(9_000, (group.0, "other"), (1, real.instance), &CONFIG));
+        assert!(!nodes.forget(9_000, group, (2, real.instance), &CONFIG));
+        assert!(nodes.forget(9_000, group, (1, real.instance), &CONFIG));
+        assert_eq!(nodes.iter(9_000, &CONFIG).count(), 0);
     }
 }

@@ -5,7 +5,7 @@ use crate::actors::reporter::{ReportSource, Reporter, ReporterStatus};
 use crate::actors::storage_room::{StorageRoom, Writes};
 use crate::cluster::view::{Load, MountState, MountView, Service, StorageReport, TEXT_LEN_MAX};
 use crate::format::ids::MountIndex;
-use crate::messages::heads::{Member, Uuid};
+use crate::messages::heads::{Heartbeat, Member, Uuid};
 use crate::settings::StorageSettings;
 use crate::store::mount::MountStats;
 use actix::prelude::*;
@@ -125,6 +125,27 @@ fn members(room: &StorageRoom) -> Vec<Member> {
     all.into_values().collect()
 }
 
+/// Who was removed from our syncgroup for good.
+fn forgotten(room: &StorageRoom) -> Vec<Member> {
+    let mut all = BTreeMap::new();
+    for mount in room.placement.mounts() {
+        let members = Arc::clone(&mount.mirror.members().borrow());
+        for gone in mount.mirror.forgotten().iter() {
+            // While it counts, and if it came back with what is its own again, it is not gone.
+            if !members.iter().any(|member| member.machine == gone.machine) {
+                all.insert((gone.machine, gone.instance), ());
+            }
+        }
+    }
+    all.into_keys()
+        .map(|(machine, instance)| Member {
+            machine,
+            instance: Uuid::new(instance),
+            address: String::new(),
+        })
+        .collect()
+}
+
 /// Starts a reporter for each tracker.
 pub(super) fn start(
     settings: &Arc<StorageSettings>,
@@ -136,7 +157,10 @@ pub(super) fn start(
     let source: ReportSource = {
         let (room, settings) = (Arc::clone(room), Arc::clone(settings));
         let (advertise, instance) = (advertise.to_owned(), identity.instance);
-        Arc::new(move || (report(&room, &settings, &advertise, instance), members(&room)))
+        Arc::new(move || {
+            let head = Heartbeat { members: members(&room), forgotten: forgotten(&room) };
+            (report(&room, &settings, &advertise, instance), head)
+        })
     };
     let start = |tracker: &String| {
         let (reporter, status) =

@@ -68,7 +68,10 @@ struct Fake {
 impl Fake {
     fn start(tracker: SocketAddr, report: StorageReport) -> Self {
         let identity = identity(Role::Peer, report.instance[0]);
-        let source: ReportSource = Arc::new(move || (report.clone(), Vec::new()));
+        let source: ReportSource = Arc::new(move || {
+            let head = heads::Heartbeat { members: Vec::new(), forgotten: Vec::new() };
+            (report.clone(), head)
+        });
         let (reporter, status) = Reporter::new(tracker.to_string(), identity, source);
         Self { reporter: reporter.start(), status }
     }
@@ -234,7 +237,7 @@ async fn a_client_cannot_register_and_a_peer_cannot_register_another() {
     tokio::time::pause();
     let tracker = tracker();
     let payload = heads::encode_map(&report("a", 1, 1)).expect("encodes");
-    let head = heads::Heartbeat { members: Vec::new() };
+    let head = heads::Heartbeat { members: Vec::new(), forgotten: Vec::new() };
     let address = tracker.address().to_string();
     for (role, instance, code) in [
         (Role::Client, 1, ErrorCode::Forbidden),

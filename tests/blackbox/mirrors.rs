@@ -1,34 +1,13 @@
 //! Mirrors as clients and operators see them: real daemons from config files, killed, paused and brought back.
 
 use crate::harness::cluster::Cluster;
+use crate::harness::mirrored::{count_up, json, until_live, writers_survive};
 use crate::harness::run::Cli;
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{PATIENCE, eventually, from_env};
 use serde_json::Value;
 
-/// So many storages of one syncgroup, all live to each other.
 fn mirrors(count: usize) -> Cluster {
-    let cluster = Cluster::new(1, &vec!["a"; count], 1)
-        .storages_with("store.single_file_threshold", "\"32KiB\"")
-        .started();
-    until_live(&cluster);
-    cluster
-}
-
-/// Waits until every storage holds every other for live.
-fn until_live(cluster: &Cluster) {
-    eventually("all mirrors are live", PATIENCE, || {
-        let live = |node: &crate::harness::cluster::Node| {
-            let peers = json(&node.admin("peers json"));
-            let peers = peers["peers"].as_array().expect("a table").clone();
-            peers.len() + 1 >= cluster.storages.len()
-                && peers.iter().all(|peer| peer["state"] == "live")
-        };
-        cluster.storages.iter().all(live).then_some(())
-    });
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    crate::harness::mirrored::mirrors(tempfile::TempDir::new().expect("temporary folder"), count)
 }
 
 /// Puts an object on machine 1, on both storages when it returns.
@@ -132,4 +111,105 @@ fn no_losing_edit_vanishes_before_an_operator_says_so() {
     until_live(&cluster);
     assert!(listed(&cluster, 0).is_empty() && listed(&cluster, 1).is_empty());
     cluster.stop_all();
+}
+
+/// Compare-and-swap is exact, whoever dies meanwhile: a share of the campaign of the same name.
+#[test]
+fn no_contended_increment_is_lost_or_counted_twice() {
+    let seed = from_env("FOLIO_COUNT_SEED", 1);
+    let mut cluster = mirrors(2);
+    let tally = count_up(&mut cluster, 8, 30, 3, seed);
+    println!("{tally:?}");
+    cluster.stop_all();
+}
+
+/// One of two storages dies under unconditional writes: no edit fails, the answers and `status` say that there is one copy,
+/// and redundancy comes back by itself. The gap is judged in the campaign.
+#[test]
+fn no_edit_fails_because_a_storage_dies() {
+    let mut cluster = mirrors(2);
+    let fared = writers_survive(&mut cluster, 4, 200);
+    println!("{fared:?}");
+    cluster.stop_all();
+}
+
+/// The bytes really are on every mirror: with the other machines stopped each one answers everything from its own.
+#[test]
+fn no_mirror_needs_the_others_to_answer() {
+    let cluster = mirrors(3);
+    let cli = cluster.cli();
+    let all: Vec<(String, Vec<u8>)> = (0..24_usize)
+        .map(|n| {
+            let bytes = vec![b'a' + n as u8; [10, 3000, 200_000][n % 3]];
+            (cli.put(bytes.clone()), bytes)
+        })
+        .collect();
+    for machine in 1..=3 {
+        let from = machine.to_string();
+        for (id, bytes) in &all {
+            eventually("it is on the mirror", PATIENCE, || {
+                let answer = cli.run(["get", id, "--from", &from]);
+                (answer.code == 0 && answer.stdout == *bytes).then_some(())
+            });
+        }
+    }
+    for machine in 0..3 {
+        let others = || (0..3).filter(|other| *other != machine);
+        others().for_each(|other| cluster.storages[other].daemon().pause());
+        let from = (machine + 1).to_string();
+        for (id, bytes) in &all {
+            assert!(cli.run(["get", id, "--from", &from]).ok().stdout == *bytes, "{id}");
+        }
+        let patient = Cli { timeout: Some("1s"), ..cli.clone() };
+        let silent = (others().next().expect("there are others") + 1).to_string();
+        patient.run(["get", &all[0].0, "--from", &silent]).exits(5);
+        others().for_each(|other| cluster.storages[other].daemon().resume());
+    }
+}
+
+/// A machine that never comes back is forgotten by a command: nothing waits for it, trackers show it no more, and as it was
+/// it is refused.
+#[test]
+fn no_dead_machine_is_waited_for_once_it_is_forgotten() {
+    let mut cluster = Cluster::new(1, &["a"; 3], 1).storages_with("durability.acks", "\"all\"");
+    cluster.trackers[0].config.set("liveness.offline_after", "\"1s\"");
+    cluster.trackers[0].config.set("liveness.suspect_after", "\"500ms\"");
+    let mut cluster = cluster.started();
+    until_live(&cluster);
+    let cli = Cli { timeout: Some("20s"), ..cluster.cli() };
+    let ids: Vec<String> = (0..6).map(|n| cli.put(format!("object {n}"))).collect();
+    let console = |cluster: &Cluster, command: &str| {
+        let mut args = vec!["admin".to_owned(), cluster.storages[0].console()];
+        args.extend(command.split(' ').map(str::to_owned));
+        Cli::default().run(args)
+    };
+    console(&cluster, "forget 3").exits(1).says(&["stop it first"]);
+    console(&cluster, "forget 1").exits(1).says(&["this is that machine"]);
+    console(&cluster, "forget 9").exits(1).says(&["no member"]);
+    cluster.storages[2].take().kill();
+    let impatient = Cli { timeout: Some("1s"), ..cli.clone() };
+    impatient.run_with(["put", "-"], "all three").exits(5);
+    eventually("it is silent", PATIENCE, || {
+        (console(&cluster, "forget 3").code == 0).then_some(())
+    });
+    assert!(cluster.storages[0].admin("nodes").contains("forgotten"));
+    eventually("it is waited for no more", PATIENCE, || {
+        (impatient.run_with(["put", "-"], "both").code == 0).then_some(())
+    });
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(cli.get(id), format!("object {n}").as_bytes());
+        let opver = cli.opver(id);
+        cli.run_with(["modify", id, "-", "--if-opver", &opver], format!("again {n}")).ok();
+    }
+    let address = cluster.storages[2].address();
+    eventually("the tracker shows it no more", PATIENCE, || {
+        (!cluster.trackers[0].admin("nodes").contains(&address)).then_some(())
+    });
+    cluster.storages[2].spawn();
+    let daemon = cluster.storages[2].daemon();
+    daemon.wait_stderr("it is told", |text| text.contains("forgotten"));
+    assert!(cluster.storages[2].admin("mounts").contains("forgotten"));
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(cli.get(id), format!("again {n}").as_bytes());
+    }
 }

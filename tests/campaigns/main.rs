@@ -13,6 +13,7 @@ mod edits;
 mod full;
 #[path = "../blackbox/harness/mod.rs"]
 mod harness;
+mod mirrors;
 mod returning;
 mod scale;
 mod tree;

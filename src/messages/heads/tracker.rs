@@ -20,6 +20,8 @@ heads! {
     pub struct Heartbeat {
         /// Members of its syncgroup as it remembers them.
         pub members: Vec<Member>,
+        /// Members that were removed for good, one for each instance.
+        pub forgotten: Vec<Member> = Vec::new(),
     }
 
     /// Answer to `heartbeat`.

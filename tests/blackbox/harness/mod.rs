@@ -3,6 +3,7 @@
 //! - [`process`]: one child; its "ready" line, its stderr, its end. It ends only children that it started.
 //! - [`cluster`]: config files, and the daemons that they describe.
 //! - [`run`]: one run of the command line, with a bound on its time.
+//! - [`mirrored`]: scenes with mirrors, small here and large as campaigns.
 //! - [`content`]: bytes that say of which object and version they are.
 //!
 //! Waiting is for something that will be said (a line, the end of a pipe) or for a condition that is asked again
@@ -12,6 +13,7 @@
 
 pub mod cluster;
 pub mod content;
+pub mod mirrored;
 pub mod ports;
 pub mod process;
 pub mod run;
