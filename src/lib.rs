@@ -17,6 +17,8 @@
 //! | 3 | [`settings`] | the configuration of both daemons, checked; key files |
 //! | 4 | [`actors`] | who owns what, on which thread: a row per actor at its top |
 //! | roof | `tracker.rs`, `storage.rs` | a daemon each, put together |
+//! | roof | [`fsck`] | looks at a mount from outside, by the format document and not through the engine |
+//! | roof | [`operate`] | what an operator may change while a daemon runs |
 //! | roof | `client/` | the library that programs use to talk to a cluster |
 //! | roof | `cli/`, `main.rs` | the binary `folio` |
 //!
@@ -44,7 +46,9 @@ pub mod client;
 pub mod cluster;
 pub mod daemon;
 pub mod format;
+pub mod fsck;
 pub mod messages;
+pub mod operate;
 pub mod recovery;
 pub mod settings;
 pub mod storage;

@@ -15,6 +15,7 @@
 mod console;
 mod folder;
 mod memory_file;
+mod metrics;
 mod mirrors;
 mod mounts;
 mod remains;
@@ -29,6 +30,7 @@ use crate::actors::binlog::{Binlog, CloseMount};
 use crate::actors::budget::Budget;
 use crate::actors::caller::Identity;
 use crate::actors::connection;
+use crate::actors::metrics_server::{self, PageSource};
 use crate::actors::mirror::Mirror;
 use crate::actors::mount_room::{MountRoom, OpenFailure};
 use crate::actors::offers::Announce;
@@ -132,6 +134,8 @@ pub struct Storage {
     mirrors: Arc<Mirrors>,
     /// Where it listens, and who accepts.
     console: Option<(SocketAddr, Addr<Acceptor>)>,
+    /// The same of the metrics page.
+    metrics: Option<(SocketAddr, Addr<Acceptor>)>,
 }
 
 /// Starts a storage. Must be called inside an actix `System`.
@@ -148,6 +152,10 @@ pub async fn start(
         .local_addr()
         .map_err(|source| StartError::System { what: "the listening socket", source })?;
     let admin_listener = bind_console(&mut settings)?;
+    let metrics_listener = match settings.listen.metrics {
+        Some(address) => Some(bind("metrics_listen", address)?),
+        None => None,
+    };
     let paths: Vec<PathBuf> = settings.mounts.iter().map(|mount| mount.path.clone()).collect();
     let memory = Arc::new(MemoryFile::open(&settings, &paths)?);
     let settings = Arc::new(settings);
@@ -182,16 +190,20 @@ pub async fn start(
     report::tick(&room, &control, stop.clone());
     let overseer = mirrors::Overseer::new(&settings, &room, identity, &reporters, net);
     let mirrors = overseer.start(&control, options.found_after, stop.clone());
+    let statuses = reporters.iter().map(|(_, status)| status.clone());
+    let sight = Arc::new(console::Sight {
+        room: Arc::clone(&room),
+        settings: Arc::clone(&settings),
+        memory: Arc::clone(&memory),
+        trackers: settings.trackers.iter().cloned().zip(statuses).collect(),
+        clock: Monotonic::start(),
+        mirrors: Arc::clone(&mirrors),
+    });
+    let metrics = match metrics_listener {
+        Some(listener) => Some(serve_metrics(listener, Arc::clone(&sight), &control)?),
+        None => None,
+    };
     let console = admin_listener.map(|(listener, address)| {
-        let statuses = reporters.iter().map(|(_, status)| status.clone());
-        let sight = console::Sight {
-            room: Arc::clone(&room),
-            settings: Arc::clone(&settings),
-            memory: Arc::clone(&memory),
-            trackers: settings.trackers.iter().cloned().zip(statuses).collect(),
-            clock: Monotonic::start(),
-            mirrors: Arc::clone(&mirrors),
-        };
         let config = ConsoleConfig {
             source: console::source(sight),
             keys: KeyRing::new(settings.auth.keys.clone()),
@@ -211,8 +223,24 @@ pub async fn start(
         threads,
         control,
         console,
+        metrics,
         mirrors,
     })
+}
+
+fn serve_metrics(
+    listener: std::net::TcpListener,
+    sight: Arc<console::Sight>,
+    control: &ArbiterHandle,
+) -> Result<(SocketAddr, Addr<Acceptor>), StartError> {
+    let address = listener
+        .local_addr()
+        .map_err(|source| StartError::System { what: "the socket of the metrics", source })?;
+    let source: PageSource = Arc::new(move || {
+        let sight = Arc::clone(&sight);
+        Box::pin(async move { sight.metrics() })
+    });
+    Ok((address, metrics_server::start(listener, source, control)))
 }
 
 /// Opens the console's socket; from then on the settings name its real address.
@@ -288,7 +316,14 @@ async fn open_mounts(
             let pool = ReadPool::new(format!("read-{}", mount.index), max, Arc::clone(&limit));
             let path = mount.path.display().to_string();
             let reserve_free = settings.store.reserve_free;
-            Arc::new(SharedMount::mirrored(mount.index, path, pool, reserve_free, mirror()))
+            Arc::new(SharedMount::mirrored(
+                mount.index,
+                path,
+                pool,
+                reserve_free,
+                mirror(),
+                Arc::clone(&room.meter),
+            ))
         })
         .collect();
     room.placement.set(shared.clone());
@@ -305,6 +340,7 @@ async fn open_mounts(
             shared: Arc::clone(&shared),
             handles,
             seed,
+            syncs: Arc::clone(&shared.meters.syncs),
         };
         let arbiter = threads
             .start(&format!("disk-{}", mount.index))
@@ -391,6 +427,12 @@ impl Storage {
         self.console.as_ref().map(|(address, _)| *address)
     }
 
+    /// Where its metrics page is.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(address, _)| *address)
+    }
+
     /// What its connections share: for status, metrics and operators.
     #[must_use]
     pub const fn room(&self) -> &Arc<StorageRoom> {
@@ -455,15 +497,15 @@ impl Storage {
     /// Stops in order, all within about `limit`. What could not be finished in time is named.
     pub async fn stop(self, limit: Duration) -> Vec<ThreadError> {
         let step = limit / 4;
-        self.room.set_writes(Writes::Draining);
+        self.room.set_writes(Writes::Stopping);
         for (reporter, _) in &self.reporters {
             // Best effort: a tracker that hears nothing notices by itself.
             let said = tokio::time::timeout(GOODBYE, reporter.send(ReportNow)).await;
             tracing::debug!(heard = ?said.is_ok(), "tracker told");
         }
         self.acceptor.do_send(StopAccepting);
-        if let Some((_, console)) = &self.console {
-            console.do_send(StopAccepting);
+        for (_, listener) in self.console.iter().chain(&self.metrics) {
+            listener.do_send(StopAccepting);
         }
         self.stopping.send_replace(true);
         self.stop.cancel();

@@ -11,6 +11,7 @@
 //! is kept on disk; the stop is ordered (R6): stop accepting, finish the requests in hand, join the threads.
 
 mod console;
+mod metrics;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,8 @@ use crate::actors::acceptor::{
 use crate::actors::admin_console::{self, ConsoleConfig};
 use crate::actors::ambient;
 use crate::actors::heartbeat::{Heartbeat, Publication, Published};
+use crate::actors::meter::Meter;
+use crate::actors::metrics_server;
 use crate::actors::router::Router;
 use crate::actors::session::{self, KeyRing, SessionConfig};
 use crate::actors::threads::{ThreadError, Threads};
@@ -75,6 +78,7 @@ pub struct Tracker {
     admin_address: Option<SocketAddr>,
     acceptor: Addr<Acceptor>,
     console: Option<Addr<Acceptor>>,
+    metrics: Option<(SocketAddr, Addr<Acceptor>)>,
     connections: Arc<Connections>,
     stopping: watch::Sender<bool>,
     publication: Publication,
@@ -94,6 +98,10 @@ pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker
             admin_console::check_address(admin, &keys).map_err(StartError::Console)?;
             Some(bind("admin_listen", admin)?)
         }
+        None => None,
+    };
+    let metrics_listener = match settings.listen.metrics {
+        Some(address) => Some(bind("metrics_listen", address)?),
         None => None,
     };
     let instance = ambient::random().map_err(system("randomness"))?;
@@ -120,11 +128,13 @@ pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker
         idle_timeout: settings.limits.idle_timeout,
         stopping: hear_stopping,
     });
+    let meter = Arc::new(Meter::new());
     let service = Arc::new(TrackerService {
         node,
         heartbeat: heartbeat.clone(),
         router: router.clone(),
         interval_ms: millis(settings.liveness.heartbeat_interval).try_into().unwrap_or(u32::MAX),
+        meter: Arc::clone(&meter),
     });
     let acceptor = Acceptor::new(
         AcceptorConfig {
@@ -138,6 +148,16 @@ pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker
     let connections = acceptor.connections();
     let acceptor = Acceptor::start_in_arbiter(&control, move |_| acceptor);
 
+    let metrics = match metrics_listener {
+        Some(listener) => {
+            let bound = listener.local_addr().map_err(system("the socket of the metrics"))?;
+            let (beat, route) = (heartbeat.clone(), router.clone());
+            let clock = meter.clock;
+            let page = metrics::source(beat, route, Arc::clone(&connections), meter, clock);
+            Some((bound, metrics_server::start(listener, page, &control)))
+        }
+        None => None,
+    };
     let mut admin_address = None;
     let mut console = None;
     if let Some(listener) = admin_listener {
@@ -153,6 +173,7 @@ pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker
         admin_address,
         acceptor,
         console,
+        metrics,
         connections,
         stopping,
         publication,
@@ -218,6 +239,12 @@ impl Tracker {
         self.admin_address
     }
 
+    /// Where its metrics page is.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(address, _)| *address)
+    }
+
     /// The view that it publishes now.
     #[must_use]
     pub fn published(&self) -> Arc<Published> {
@@ -227,8 +254,8 @@ impl Tracker {
     /// Stops in order within about `limit`. What could not be finished in time is named.
     pub async fn stop(self, limit: Duration) -> Vec<ThreadError> {
         self.acceptor.do_send(StopAccepting);
-        if let Some(console) = &self.console {
-            console.do_send(StopAccepting);
+        for listener in self.console.iter().chain(self.metrics.as_ref().map(|(_, m)| m)) {
+            listener.do_send(StopAccepting);
         }
         self.stopping.send_replace(true);
         if tokio::time::timeout(limit / 2, self.connections.none_left()).await.is_err() {

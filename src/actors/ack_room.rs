@@ -184,7 +184,7 @@ mod tests {
 
         fn add(&mut self, sequence: Sequence, now_ms: u64) {
             let permit = Budget::new(1, 1).take(0).unwrap();
-            let tag = RequestTag { opcode: 1, id: sequence };
+            let tag = RequestTag { opcode: 1, id: sequence, came_us: 0 };
             let tokens = Arc::new(TokenTable::default());
             let reply = Reply::new(Arc::clone(&self.outbox), tag, Token::default(), tokens, permit);
             let id = ObjectId {

@@ -8,6 +8,7 @@
 //! - One command at a time; a command that does not answer within [`COMMAND_LIMIT`] is given up with an error.
 //! - Who is silent for `idle_timeout`, or does not read an answer within [`WRITE_TIMEOUT`], is cut off.
 //! - Errors start with `error:`; every answer ends with a line `.`.
+//! - Every command that changes something, and every proof of the key, leaves a line in the log (target `audit`).
 
 pub mod answer;
 pub mod commands;
@@ -23,7 +24,7 @@ use actix::prelude::*;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 pub use self::answer::{ConsoleAnswer, Value};
-pub use self::commands::{CommandResult, ConsoleSource, no_arguments};
+pub use self::commands::{CommandResult, ConsoleSource, changes, no_arguments};
 use self::lines::{LineError, Lines, seal};
 use self::login::Login;
 use super::acceptor::{Accepted, Acceptor, AcceptorConfig, Permit};
@@ -81,10 +82,10 @@ impl Actor for AdminConsole {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let Some((stream, permit)) = self.connection.take() else { return ctx.stop() };
-        let config = Arc::clone(&self.config);
+        let (config, peer) = (Arc::clone(&self.config), self.peer);
         let session = async move {
             let ended = match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => serve(stream, &config).await,
+                Ok(stream) => serve(stream, &config, &peer.to_string()).await,
                 Err(error) => Err(error.into()),
             };
             drop(permit);
@@ -123,7 +124,7 @@ pub fn start(
 ///
 /// # Errors
 /// The line that ended it, or the socket.
-pub async fn serve<S>(stream: S, config: &ConsoleConfig) -> Result<(), LineError>
+pub async fn serve<S>(stream: S, config: &ConsoleConfig, peer: &str) -> Result<(), LineError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -155,7 +156,7 @@ where
                 return Ok(());
             }
         };
-        let Some(text) = respond(&line, config, &mut login).await else {
+        let Some(text) = respond(&line, config, &mut login, peer).await else {
             return write(&mut lines, &seal("bye\n")).await;
         };
         write(&mut lines, &seal(&text)).await?;
@@ -166,7 +167,12 @@ where
 }
 
 /// Does what one line says; `None` is `quit`.
-async fn respond(line: &str, config: &ConsoleConfig, login: &mut Login) -> Option<String> {
+async fn respond(
+    line: &str,
+    config: &ConsoleConfig,
+    login: &mut Login,
+    peer: &str,
+) -> Option<String> {
     let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     let json = words.len() > 1 && words.last().is_some_and(|word| word == "json");
     if json {
@@ -178,9 +184,16 @@ async fn respond(line: &str, config: &ConsoleConfig, login: &mut Login) -> Optio
         "quit" | "exit" => return None,
         "auth" => {
             let given = words.first().map_or("", String::as_str);
+            let node = config.source.node.as_str();
             return Some(match login.try_proof(&config.keys, given) {
-                Ok(()) => "ok\n".to_owned(),
-                Err(why) => error(&why),
+                Ok(()) => {
+                    tracing::info!(target: "audit", node, peer, "console: the admin key is proved");
+                    "ok\n".to_owned()
+                }
+                Err(why) => {
+                    tracing::warn!(target: "audit", node, peer, "console: a wrong proof of the admin key");
+                    error(&why)
+                }
             });
         }
         "help" if words.first().is_some_and(|word| word == "auth") => return Some(login.help()),
@@ -188,13 +201,28 @@ async fn respond(line: &str, config: &ConsoleConfig, login: &mut Login) -> Optio
         _ if !login.is_in() => {
             Err("prove the admin key first: `auth HEX`; `help auth` shows how".to_owned())
         }
-        _ => run(&config.source, &name, words).await,
+        _ => {
+            let changes = changes(&name, &words).then(|| line.trim().to_owned());
+            let result = run(&config.source, &name, words).await;
+            if let Some(command) = changes {
+                audit(&config.source.node, peer, &command, &result);
+            }
+            result
+        }
     };
     Some(match result {
         Ok(answer) if json => format!("{}\n", answer.json()),
         Ok(answer) => answer.text(),
         Err(why) => error(&why),
     })
+}
+
+/// A line in the log for each command that changes something: who, from where, what, and what became of it.
+fn audit(node: &str, peer: &str, command: &str, result: &CommandResult) {
+    match result {
+        Ok(_) => tracing::info!(target: "audit", node, peer, command, "console: done"),
+        Err(why) => tracing::warn!(target: "audit", node, peer, command, %why, "console: not done"),
+    }
 }
 
 async fn run(source: &ConsoleSource, name: &str, words: Vec<String>) -> CommandResult {

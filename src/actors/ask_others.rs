@@ -103,6 +103,7 @@ impl Pending {
                 if permit.grow(missing) {
                     return to.push(Out::Object {
                         tag,
+                        id: None,
                         head: Box::new(head),
                         payload,
                         crc,

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 /// The budget of one daemon.
 #[derive(Debug)]
 pub struct Budget {
-    requests_max: usize,
-    bytes_max: u64,
+    requests_max: AtomicUsize,
+    bytes_max: AtomicU64,
     requests: AtomicUsize,
     bytes: AtomicU64,
     refused: AtomicU64,
@@ -21,8 +21,8 @@ impl Budget {
     #[must_use]
     pub fn new(requests_max: usize, bytes_max: u64) -> Arc<Self> {
         Arc::new(Self {
-            requests_max,
-            bytes_max,
+            requests_max: AtomicUsize::new(requests_max),
+            bytes_max: AtomicU64::new(bytes_max),
             requests: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -33,7 +33,8 @@ impl Budget {
     /// let through alone, else it never would be.
     #[must_use]
     pub fn take(self: &Arc<Self>, bytes: u64) -> Option<Permit> {
-        if self.requests.fetch_add(1, Ordering::Relaxed) >= self.requests_max {
+        let max = self.requests_max.load(Ordering::Relaxed);
+        if self.requests.fetch_add(1, Ordering::Relaxed) >= max {
             self.requests.fetch_sub(1, Ordering::Relaxed);
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -50,8 +51,18 @@ impl Budget {
 
     /// (requests, bytes) at most.
     #[must_use]
-    pub const fn limits(&self) -> (usize, u64) {
-        (self.requests_max, self.bytes_max)
+    pub fn limits(&self) -> (usize, u64) {
+        (self.requests_max.load(Ordering::Relaxed), self.bytes_max.load(Ordering::Relaxed))
+    }
+
+    /// From now on so many requests at a time. What is in flight goes on.
+    pub fn set_requests_max(&self, requests_max: usize) {
+        self.requests_max.store(requests_max, Ordering::Relaxed);
+    }
+
+    /// From now on so many bytes at a time. What is in flight goes on.
+    pub fn set_bytes_max(&self, bytes_max: u64) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
     }
 
     /// How often somebody was told `Busy`.
@@ -76,7 +87,7 @@ impl Permit {
             return true;
         }
         let before = self.budget.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before != 0 && before.saturating_add(bytes) > self.budget.bytes_max {
+        if before != 0 && before.saturating_add(bytes) > self.budget.limits().1 {
             self.budget.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.budget.refused.fetch_add(1, Ordering::Relaxed);
             return false;

@@ -267,7 +267,7 @@ async fn ask(
 ) -> Result<(Tag, Copies), Problem> {
     let permit = room.budget.take(what.bytes()).ok_or_else(super::connection::busy)?;
     let outbox = Arc::new(Outbox::default());
-    let tag = RequestTag { opcode: Opcode::Modify.as_u16(), id: 1 };
+    let tag = RequestTag { opcode: Opcode::Modify.as_u16(), id: 1, came_us: 0 };
     let tokens = Arc::clone(&room.tokens);
     let reply = Reply::new(Arc::clone(&outbox), tag, Token::default(), tokens, permit);
     mount.send(object.home().address.chunkfile(), Task::Change(Change { what, reply }));

@@ -16,6 +16,7 @@
 use super::acceptor::Accepted;
 use super::budget::{Budget, Permit};
 use super::download::Download;
+use super::meter::{Answered, Stages};
 use super::out_buffer::OutBuffer;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::peer_requests::Reported;
@@ -24,6 +25,7 @@ use super::reply::Copies;
 use super::session::{self, Problem, Wire};
 use super::storage_room::StorageRoom;
 use super::upload::Upload;
+use crate::format::file_id::ObjectId;
 use crate::messages::error::ErrorCode;
 use crate::messages::frame::{
     FLAG_LAST, FLAG_STREAMED, FrameDecoder, FrameError, Kind, Limits, Meta, encode, encode_head,
@@ -68,6 +70,9 @@ pub struct Connection {
     /// What the peer at the other end was told of our mounts.
     pub(super) reported: Reported,
     taken: Vec<Out>,
+    /// For the flight recorder: who is at the other end, and what was answered in this turn.
+    who: Arc<str>,
+    answered: Vec<Answered>,
     pub(super) stream: TcpStream,
     pub(super) decoder: FrameDecoder,
     pub(super) input: BytesMut,
@@ -143,8 +148,12 @@ pub async fn serve(
         Some(Ok(session)) => {
             tracing::debug!(%peer, role = %session.role, name = session.name, "session begins");
             let (over, ended) = oneshot::channel();
+            let who: Arc<str> = match session.name.as_str() {
+                "" => format!("{} {peer}", session.role).into(),
+                name => format!("{} {name} {peer}", session.role).into(),
+            };
             let outbox = Arc::new(Outbox::new(postman));
-            Connection::new(wire, Arc::clone(&room), session, stop, outbox, over).start();
+            Connection::new(wire, Arc::clone(&room), session, stop, outbox, over, who).start();
             let ended = ended.await.unwrap_or("its thread ends");
             tracing::debug!(%peer, ended, "session ends");
         }
@@ -163,6 +172,7 @@ impl Connection {
         stop: CancellationToken,
         outbox: Arc<Outbox>,
         over: oneshot::Sender<&'static str>,
+        who: Arc<str>,
     ) -> Self {
         let (stream, decoder, input) = wire.into_parts();
         let idle = Box::pin(tokio::time::sleep(room.session.idle_timeout));
@@ -180,6 +190,8 @@ impl Connection {
             in_hand: 0,
             downloads: HashMap::new(),
             taken: Vec::new(),
+            who,
+            answered: Vec::new(),
             stream,
             decoder,
             input,
@@ -215,6 +227,7 @@ impl Connection {
                 self.give_back();
             }
             self.pump();
+            self.room.meter.record(&mut self.answered);
             let wrote = match self.out.poll_write(&mut self.stream, cx) {
                 Poll::Ready(Ok(wrote)) => wrote,
                 Poll::Ready(Err(_)) => return Poll::Ready("the client is gone"),
@@ -277,10 +290,12 @@ impl Connection {
 
     fn answer(&mut self, out: Out) {
         match out {
-            Out::Written { tag, id, opver, copies, permit } => {
+            Out::Written { tag, id, opver, copies, stages, permit } => {
                 self.in_hand = self.in_hand.saturating_sub(1);
                 self.uploads.remove(&tag.id);
                 self.written(tag, id, opver, copies);
+                let bytes = permit.bytes();
+                self.done(tag, Done { object: Some(id), bytes, stages, ..Done::default() });
                 drop(permit);
             }
             Out::Refused { tag, problem, permit } => {
@@ -292,14 +307,17 @@ impl Connection {
                 }
                 drop(permit);
             }
-            Out::Object { tag, head, payload, crc, permit } => {
+            Out::Object { tag, id, head, payload, crc, permit } => {
                 self.in_hand = self.in_hand.saturating_sub(1);
                 let meta = Meta::answer(tag.opcode, tag.id);
+                let bytes = payload.len() as u64;
                 self.encode_payload(meta, &*head, payload, crc);
+                self.done(tag, Done { object: id, bytes, ..Done::default() });
                 self.out.hold(permit);
             }
-            Out::Answer { frame, permit, .. } => {
+            Out::Answer { tag, frame, permit } => {
                 self.in_hand = self.in_hand.saturating_sub(1);
+                self.done(tag, Done::default());
                 self.out.push(frame);
                 self.out.hold(permit);
             }
@@ -351,7 +369,10 @@ impl Connection {
             None => self.encode_payload(meta, &(), piece, crc),
             Some(end) => {
                 self.encode_payload(meta.with_flags(FLAG_LAST), &end, piece, crc);
-                self.downloads.remove(&tag.id);
+                if let Some((tag, download)) = self.downloads.remove(&tag.id) {
+                    let bytes = download.head().count;
+                    self.done(tag, Done { bytes, ..Done::default() });
+                }
             }
         }
     }
@@ -375,6 +396,7 @@ impl Connection {
 
     pub(super) fn refuse(&mut self, tag: RequestTag, problem: &Problem) {
         self.room.counters.refused.fetch_add(1, Ordering::Relaxed);
+        self.done(tag, Done { refused: Some(problem.code), ..Done::default() });
         let head = ErrorHead {
             code: problem.code.as_u16(),
             message: problem.message.clone(),
@@ -383,6 +405,28 @@ impl Connection {
         };
         let meta = Meta::refusal(tag.opcode, tag.id, problem.code);
         self.encode_payload(meta, &head, Bytes::new(), 0);
+    }
+
+    /// A request is answered: counted, and kept for the flight recorder.
+    pub(super) fn done(&mut self, tag: RequestTag, done: Done) {
+        let Done { object, bytes, refused, stages } = done;
+        let meter = &self.room.meter;
+        let now_us = meter.clock.now_us();
+        let total_us = now_us.saturating_sub(tag.came_us);
+        meter.count(tag.opcode, refused, total_us);
+        if stages == Stages::default() && self.session.role == Role::Client {
+            meter.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+        }
+        self.answered.push(Answered {
+            at_ms: meter.wall_ms(now_us),
+            who: Arc::clone(&self.who),
+            opcode: tag.opcode,
+            refused,
+            object,
+            bytes,
+            stages,
+            total_us,
+        });
     }
 
     fn encode_payload<H: serde::Serialize>(
@@ -417,6 +461,19 @@ impl Connection {
         tracing::error!(%error, "an answer cannot be encoded");
         self.ending = true;
     }
+}
+
+/// How a request ended.
+#[derive(Default)]
+pub(super) struct Done {
+    /// The object, where it is known.
+    pub(super) object: Option<ObjectId>,
+    /// Bytes of content that came or left with it.
+    pub(super) bytes: u64,
+    /// Why it was not done.
+    pub(super) refused: Option<ErrorCode>,
+    /// Of a mutation that was made here: where its time went.
+    pub(super) stages: Stages,
 }
 
 /// The budget is exhausted.

@@ -13,6 +13,7 @@
 use super::budget::Permit;
 use super::caller::CallError;
 use super::connection::Connection;
+use super::meter::Stages;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::peer_link::Answer;
 use super::peers::{Peer, PeerTable};
@@ -172,7 +173,8 @@ impl Handed {
         match told {
             Ok((id, Written { opver, acks, copies, degraded, .. })) => {
                 let copies = Copies { acks, copies, degraded };
-                to.push(Out::Written { tag, id, opver, copies, permit });
+                let stages = Stages::default();
+                to.push(Out::Written { tag, id, opver, copies, stages, permit });
             }
             Err(problem) => {
                 to.push(Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) });

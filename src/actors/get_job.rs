@@ -238,7 +238,14 @@ impl GetJob {
         };
         let crc = if head.count == head.length { head.crc32c } else { crc32c(&payload) };
         if let Some(Answer { to, tag, permit }) = self.answer.take() {
-            to.push(Out::Object { tag, head: Box::new(head), payload, crc, permit });
+            to.push(Out::Object {
+                tag,
+                id: Some(self.id),
+                head: Box::new(head),
+                payload,
+                crc,
+                permit,
+            });
         }
         Ok(())
     }

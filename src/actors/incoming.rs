@@ -104,7 +104,7 @@ impl Connection {
         if total <= LARGE_FRAME {
             return;
         }
-        let tag = RequestTag { opcode: header.meta.opcode, id: header.meta.request_id };
+        let tag = self.tag(header.meta.opcode, header.meta.request_id);
         let len = u64::from(header.payload_len);
         match header.meta.kind {
             Kind::Request => {
@@ -132,9 +132,13 @@ impl Connection {
         self.input.clear();
     }
 
+    fn tag(&self, opcode: u16, id: u64) -> RequestTag {
+        RequestTag { opcode, id, came_us: self.room.meter.clock.now_us() }
+    }
+
     fn bad_frame(&mut self, error: &FrameError) {
         if let Some(meta) = error.answer() {
-            let tag = RequestTag { opcode: meta.opcode, id: meta.request_id };
+            let tag = self.tag(meta.opcode, meta.request_id);
             if let Some(mut upload) = self.uploads.remove(&tag.id) {
                 // Its reply says it, with the right to try again.
                 upload.refuse(Problem::new(error.code(), error.to_string()));
@@ -151,7 +155,7 @@ impl Connection {
 
     fn frame(&mut self, frame: Frame) {
         let Meta { kind, opcode, request_id, .. } = frame.header.meta;
-        let tag = RequestTag { opcode, id: request_id };
+        let tag = self.tag(opcode, request_id);
         match kind {
             Kind::Request => {
                 self.request(tag, frame);

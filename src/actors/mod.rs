@@ -13,6 +13,8 @@
 //! | [`binlog::Binlog`] | disk of its mount | one flush at a time | one flush outstanding | `ChunkFile` | the engine, the replies of a batch |
 //! | [`admin_console::AdminConsole`] | control | its socket | one command at a time | an operator | the daemon's commands |
 //!
+//! The metrics page ([`metrics_server`]) is served on the control arbiter, from what [`meter`] counted.
+//!
 //! Control actors never share an arbiter with data actors (R3). `Addr`s come by constructor (R7); [`threads`] is the
 //! one place that makes arbiters, [`ambient`] the one that reads the wall clock and draws random bytes.
 mod absorb_room;
@@ -37,6 +39,9 @@ pub mod heartbeat;
 mod incoming;
 pub mod incoming_slice;
 pub mod list_job;
+pub mod meter;
+pub mod metrics_page;
+pub mod metrics_server;
 pub mod mirror;
 pub mod mount_mirror;
 pub mod mount_refill;

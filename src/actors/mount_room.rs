@@ -189,6 +189,8 @@ impl MountRoom {
             return reply.refused(problem);
         }
         let Some(engine) = &mut self.engine else { return };
+        let meter = &self.shared.meters.meter;
+        meter.queue.record(reply.staged(meter.clock.now_us()));
         let token = reply.token();
         let bytes = what.bytes();
         let staged = match &what {
@@ -253,8 +255,11 @@ impl MountRoom {
     pub fn commit(&mut self) {
         self.flush_asked = false;
         let Some(engine) = &mut self.engine else { return };
+        let clock = self.shared.meters.meter.clock;
+        let begun_us = clock.now_us();
         match engine.commit() {
             Ok(_) => {
+                self.shared.meters.commits.record(clock.now_us().saturating_sub(begun_us));
                 let lanes = engine.active_chunkfiles();
                 self.answer_durable();
                 self.shared.publish_lanes(lanes);
@@ -271,10 +276,18 @@ impl MountRoom {
         let Some(engine) = &self.engine else { return };
         let durable = engine.durable();
         let now = self.shared.mirror.clock.now_ms();
-        while let Some((staged, reply)) =
+        let meters = &self.shared.meters;
+        let now_us = meters.meter.clock.now_us();
+        let mut batch = 0;
+        while let Some((staged, mut reply)) =
             self.waiting.pop_front_if(|(staged, _)| staged.sequence <= durable)
         {
+            batch += 1;
+            reply.durable(now_us);
             self.acks.add(staged, reply, now);
+        }
+        if batch > 0 {
+            meters.batches.record(batch);
         }
         if durable != self.published {
             self.published = durable;

@@ -6,6 +6,7 @@
 
 use super::ask_others::Question;
 use super::budget::Permit;
+use super::meter::Stages;
 use super::postman::Postman;
 use super::reply::Copies;
 use super::session::Problem;
@@ -25,6 +26,8 @@ pub struct RequestTag {
     pub opcode: u16,
     /// Its id on its connection.
     pub id: u64,
+    /// When its frame came, microseconds of the daemon's clock.
+    pub came_us: u64,
 }
 
 /// One thing to be told.
@@ -40,6 +43,8 @@ pub enum Out {
         opver: Tag,
         /// On how many machines.
         copies: Copies,
+        /// Where its time went.
+        stages: Stages,
         /// Held until it is encoded.
         permit: Permit,
     },
@@ -56,6 +61,8 @@ pub enum Out {
     Object {
         /// Whose answer.
         tag: RequestTag,
+        /// Which object, if whoever answers knows.
+        id: Option<ObjectId>,
         /// About it.
         head: Box<ObjectHead>,
         /// The bytes.

@@ -5,6 +5,7 @@
 //! unknown" and never "stopped".
 
 use super::budget::Permit;
+use super::meter::Stages;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::session::Problem;
 use crate::format::ids::Token;
@@ -30,6 +31,7 @@ pub struct Copies {
 pub struct Reply {
     inner: Option<Inner>,
     begun: bool,
+    stages: Stages,
 }
 
 #[derive(Debug)]
@@ -51,7 +53,11 @@ impl Reply {
         tokens: Arc<TokenTable>,
         permit: Permit,
     ) -> Self {
-        Self { inner: Some(Inner { to, tag, token, tokens, permit }), begun: false }
+        Self {
+            inner: Some(Inner { to, tag, token, tokens, permit }),
+            begun: false,
+            stages: Stages::default(),
+        }
     }
 
     /// The request's token.
@@ -82,10 +88,27 @@ impl Reply {
         self.begun = true;
     }
 
+    /// Its mount begins with it; the microseconds that it waited for that.
+    pub fn staged(&mut self, now_us: u64) -> u64 {
+        let waited = now_us.saturating_sub(self.came_us());
+        self.stages.staged_us = waited;
+        waited
+    }
+
+    /// It is durable here.
+    pub fn durable(&mut self, now_us: u64) {
+        self.stages.durable_us = now_us.saturating_sub(self.came_us());
+    }
+
+    fn came_us(&self) -> u64 {
+        self.inner.as_ref().map_or(u64::MAX, |inner| inner.tag.came_us)
+    }
+
     /// The change is durable and applied (P1), on so many machines.
     pub fn written(mut self, staged: &Staged, copies: Copies) {
+        let stages = self.stages;
         if let Some(Inner { to, tag, permit, .. }) = self.inner.take() {
-            to.push(Out::Written { tag, id: staged.id, opver: staged.tag, copies, permit });
+            to.push(Out::Written { tag, id: staged.id, opver: staged.tag, copies, stages, permit });
         }
     }
 
@@ -110,7 +133,7 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        let lost = Self { inner: Some(inner), begun: false };
+        let lost = Self { inner: Some(inner), begun: false, stages: self.stages };
         if self.begun {
             lost.unknown("the daemon stopped while the change was being written");
         } else {

@@ -5,7 +5,7 @@
 
 use super::ask_others::Question;
 use super::binlog::AnswerAgain;
-use super::connection::{Connection, busy};
+use super::connection::{Connection, Done, busy};
 use super::forward::{Edit, wrong_node};
 use super::get_job::{Ask, GetJob, object_head};
 use super::list_job::{ListJob, encode_page};
@@ -29,7 +29,7 @@ use crate::messages::heads::{
     Delete, DfAnswer, DfMount, Get, INLINE_MAX, List, ListAnswer, Modify, Pong, Put, Stat,
     Undelete, WINDOW,
 };
-use crate::messages::opcode::{Daemon, Opcode, authorize};
+use crate::messages::opcode::{Daemon, Opcode, Role, authorize};
 use crate::store::mount::Staged;
 use crate::store::options::Reserve;
 use crate::store::read::ReadError;
@@ -52,6 +52,10 @@ thread_local! {
 
 impl Connection {
     pub(super) fn request(&mut self, tag: RequestTag, frame: Frame) {
+        if self.session.role == Role::Client {
+            let bytes = frame.payload().len() as u64;
+            self.room.meter.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+        }
         if let Err(problem) = self.dispatch(tag, frame) {
             self.refuse(tag, &problem);
         }
@@ -157,6 +161,7 @@ impl Connection {
                     None => {
                         let nothing = ListAnswer { items: Vec::new(), next: None };
                         self.out.push(encode_page(tag, &nothing)?.freeze());
+                        self.done(tag, Done::default());
                     }
                 }
             }
@@ -164,15 +169,18 @@ impl Connection {
                 let mounts = self.room.placement.mounts();
                 let answer = DfAnswer { mounts: mounts.iter().map(|m| space_of(m)).collect() };
                 self.encode_copy(meta, &answer, b"", 0);
+                self.done(tag, Done::default());
             }
             Opcode::Info => {
                 let node = self.room.session.node.clone();
                 self.encode_copy(meta, &node, b"", 0);
+                self.done(tag, Done::default());
             }
             // Ping; no other opcode gets here.
             _other => {
                 let server_time_ms = ambient::wall_ms();
                 self.encode_copy(meta, &Pong { server_time_ms }, b"", 0);
+                self.done(tag, Done::default());
             }
         }
         Ok(())
@@ -235,6 +243,7 @@ impl Connection {
                 let all = object.count == object.length;
                 let crc = if all { object.crc32c } else { crc32c(payload) };
                 self.encode_copy(Meta::answer(tag.opcode, tag.id), &object, payload, crc);
+                self.done(tag, Done { object: Some(id), bytes: object.count, ..Done::default() });
                 if let Some(permit) = permit {
                     self.out.hold(permit);
                 }
@@ -330,6 +339,7 @@ impl Connection {
 
     fn put(&mut self, tag: RequestTag, head: &Put, frame: Frame) -> Result<(), Problem> {
         let room = Arc::clone(&self.room);
+        room.check_puts()?;
         let mount = room.placement.choose(head.mount)?;
         let reserve = head.reserve.map(|reserve| match reserve {
             crate::messages::heads::Reserve::Percent(percent) => Reserve::Percent(percent),

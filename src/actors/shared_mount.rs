@@ -4,6 +4,7 @@
 //! read side goes away together with the state `Online`.
 
 use super::binlog::Fence;
+use super::meter::{Meter, MountMeters};
 use super::mirror::{Mirror, Outlook};
 use super::read_pool::ReadPool;
 use super::registry::Registry;
@@ -73,6 +74,8 @@ pub struct SharedMount {
     pub reserve_free: u64,
     /// The mount as one of several mirrors.
     pub mirror: Mirror,
+    /// What is counted of it.
+    pub meters: MountMeters,
     published: ArcSwap<Published>,
     open: ArcSwapOption<OpenMount>,
     /// While it is refilled: the read side, for ourselves only.
@@ -97,7 +100,7 @@ impl SharedMount {
     /// A mount that is not open yet and has no mirrors.
     #[must_use]
     pub fn new(index: MountIndex, path: String, pool: Arc<ReadPool>, reserve_free: u64) -> Self {
-        Self::mirrored(index, path, pool, reserve_free, Mirror::alone())
+        Self::mirrored(index, path, pool, reserve_free, Mirror::alone(), Arc::default())
     }
 
     /// A mount that is not open yet.
@@ -108,6 +111,7 @@ impl SharedMount {
         pool: Arc<ReadPool>,
         reserve_free: u64,
         mirror: Mirror,
+        meter: Arc<Meter>,
     ) -> Self {
         let published = Published {
             state: MountState::Failed,
@@ -121,6 +125,7 @@ impl SharedMount {
             pool,
             reserve_free,
             mirror,
+            meters: MountMeters::new(meter),
             published: ArcSwap::from_pointee(published),
             open: ArcSwapOption::empty(),
             refilled: ArcSwapOption::empty(),

@@ -1,6 +1,7 @@
 //! What all connections of one storage share.
 
 use super::budget::Budget;
+use super::meter::Meter;
 use super::mirror::Outlook;
 use super::peers::{Peer, PeerTable, SyncState};
 use super::placement::Placement;
@@ -24,8 +25,10 @@ pub enum Writes {
     Taken = 0,
     /// An operator said no.
     ReadOnly = 1,
-    /// It is about to leave.
+    /// It is about to leave: changes, but no new objects.
     Draining = 2,
+    /// It leaves.
+    Stopping = 3,
 }
 
 /// Requests since the start, by kind; for people and metrics.
@@ -85,6 +88,8 @@ pub struct StorageRoom {
     pub peers: Arc<PeerTable>,
     /// Requests.
     pub counters: Counters,
+    /// What was asked, and how long it took; shared with the mounts.
+    pub meter: Arc<Meter>,
     writes: AtomicU8,
 }
 
@@ -111,6 +116,7 @@ impl StorageRoom {
             durability,
             peers,
             counters: Counters::default(),
+            meter: Arc::default(),
             writes: AtomicU8::new(Writes::Taken as u8),
         }
     }
@@ -121,7 +127,8 @@ impl StorageRoom {
         match self.writes.load(Ordering::Relaxed) {
             0 => Writes::Taken,
             1 => Writes::ReadOnly,
-            _ => Writes::Draining,
+            2 => Writes::Draining,
+            _ => Writes::Stopping,
         }
     }
 
@@ -145,16 +152,30 @@ impl StorageRoom {
     /// Read-only, or draining.
     pub fn check_writes(&self) -> Result<(), Problem> {
         match self.writes() {
-            Writes::Taken => {}
+            Writes::Taken | Writes::Draining => {}
             Writes::ReadOnly => {
                 return Err(Problem::new(ErrorCode::ReadOnly, "the storage is read-only")
                     .remedy("`folio admin ... readonly off`"));
             }
-            Writes::Draining => {
-                return Err(Problem::new(ErrorCode::ReadOnly, "the storage is draining"));
+            Writes::Stopping => {
+                return Err(Problem::new(ErrorCode::ReadOnly, "the storage is stopping"));
             }
         }
         Ok(())
+    }
+
+    /// Refuses a new object that must not be begun.
+    ///
+    /// # Errors
+    /// Read-only, draining, or stopping.
+    pub fn check_puts(&self) -> Result<(), Problem> {
+        match self.writes() {
+            Writes::Draining => {
+                Err(Problem::new(ErrorCode::ReadOnly, "the storage is draining: no new objects")
+                    .remedy("ask another storage, or `folio admin ... drain off`"))
+            }
+            Writes::Taken | Writes::ReadOnly | Writes::Stopping => self.check_writes(),
+        }
     }
 
     /// The object that an id on the wire names, if we or one of our mirrors own it.

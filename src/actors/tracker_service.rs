@@ -2,9 +2,11 @@
 
 use actix::prelude::*;
 use bytes::Bytes;
+use std::sync::Arc;
 
 use super::ambient;
 use super::heartbeat::{Beat, Forgotten, Heartbeat};
+use super::meter::Meter;
 use super::router::{Router, ShowView, Where};
 use super::session::{Answer, Problem, Service};
 use crate::cluster::meeting::MEMBERS_MAX;
@@ -27,6 +29,8 @@ pub struct TrackerService {
     pub router: Addr<Router>,
     /// How often storages are to report, milliseconds.
     pub interval_ms: u32,
+    /// What was asked.
+    pub meter: Arc<Meter>,
 }
 
 /// What an actor that has gone leaves behind.
@@ -60,6 +64,22 @@ impl From<NoRoute> for Problem {
 
 impl Service for TrackerService {
     async fn call(
+        &self,
+        session: &Session,
+        opcode: Opcode,
+        request: Frame,
+    ) -> Result<Answer, Problem> {
+        let came_us = self.meter.clock.now_us();
+        let answer = self.answer(session, opcode, request).await;
+        let refused = answer.as_ref().err().map(|problem| problem.code);
+        let took_us = self.meter.clock.now_us().saturating_sub(came_us);
+        self.meter.count(opcode.as_u16(), refused, took_us);
+        answer
+    }
+}
+
+impl TrackerService {
+    async fn answer(
         &self,
         session: &Session,
         opcode: Opcode,
@@ -102,9 +122,7 @@ impl Service for TrackerService {
             )),
         }
     }
-}
 
-impl TrackerService {
     async fn view(&self, meta: Meta, request: &Frame) -> Result<Answer, Problem> {
         let head: heads::View = heads::decode(request.head()).map_err(malformed)?;
         let published = self.router.send(ShowView).await.map_err(stopped)?;

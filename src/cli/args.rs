@@ -79,6 +79,8 @@ pub(super) enum Command {
     Bench(Bench),
     /// Speak with a daemon's console
     Admin(Admin),
+    /// Check mounts whose daemon is stopped; only reads
+    Fsck(Fsck),
     /// Print the completions of a shell
     Completions {
         /// Which shell
@@ -240,6 +242,16 @@ pub(super) struct Admin {
     pub command: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Fsck {
+    /// Folders of the mounts
+    #[arg(required = true)]
+    pub mounts: Vec<PathBuf>,
+    /// Where the storage keeps its memory; by default `.folio-state` beside the mount
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Load {
@@ -379,6 +391,7 @@ mod tests {
             "export m d",
             "bench put --size 4k --connections 8 --count 5",
             "admin a:1 status --json",
+            "fsck m0 m1 --state-dir s --json",
         ] {
             let words = std::iter::once("folio").chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_ok(), "{line}");

@@ -7,6 +7,7 @@
 //! | [`import`] [`verify`] [`export`] | a tree of files and its [`manifest`] |
 //! | [`bench`] | `bench` |
 //! | [`admin`] | `admin` |
+//! | [`fsck`] | `fsck` |
 //! | [`daemon`] [`dev`] | `tracker storage dev` |
 //!
 //! Results go to stdout, everything else to stderr. [`exit`] has the exit codes.
@@ -23,6 +24,7 @@ mod daemon;
 mod dev;
 pub mod exit;
 mod export;
+mod fsck;
 mod import;
 mod logs;
 pub mod manifest;
@@ -111,6 +113,7 @@ fn execute(cli: Cli) -> Outcome {
             Ok(())
         }
         Command::Admin(args) => admin::admin(&context, &args),
+        Command::Fsck(args) => fsck::fsck(&context, &args),
         Command::Dev(args) => dev::dev(&context, &args),
         Command::Tracker(args) => daemon::tracker(&args),
         Command::Storage(args) => daemon::storage(&args),
@@ -147,6 +150,7 @@ fn client_command(context: &Context, command: Command) -> Outcome {
             | Command::Storage(_)
             | Command::Keygen { .. }
             | Command::Completions { .. }
+            | Command::Fsck(_)
             | Command::Admin(_) => Err(Failure::failed("not a command of a client", "")),
         }
     });

@@ -204,6 +204,18 @@ pub(super) fn check_listen(reader: &mut Reader, listen: &ListenSettings, auth: &
             "a loopback address, or `auth.key_file`, or `auth.insecure = true` on a network that you trust",
         );
     }
+    // The page has numbers and no contents, but there is no key on it.
+    if let Some(metrics) = listen.metrics
+        && keyless
+        && !metrics.ip().is_loopback()
+        && !auth.insecure
+    {
+        reader.refuse(
+            "metrics_listen",
+            format!("{metrics} without a key"),
+            "a loopback address, or `auth.key_file`, or `auth.insecure = true` on a network that you trust",
+        );
+    }
     if let Some(admin) = listen.admin
         && keyless
         && !admin.ip().is_loopback()

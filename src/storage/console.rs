@@ -3,6 +3,8 @@
 
 mod conflicts;
 mod forget;
+mod inspect;
+mod operate;
 mod peers;
 mod recover;
 
@@ -36,14 +38,15 @@ pub(super) struct Sight {
 }
 
 /// The commands of one storage.
-pub(super) fn source(sight: Sight) -> ConsoleSource {
+pub(super) fn source(sight: Arc<Sight>) -> ConsoleSource {
     let node = sight.room.session.name.clone();
-    let status = Arc::new(sight);
+    let status = sight;
     let (mounts, nodes) = (Arc::clone(&status), Arc::clone(&status));
     let (peers, sync) = (Arc::clone(&status), Arc::clone(&status));
     let (conflicts, forget) = (Arc::clone(&status), Arc::clone(&status));
     let recover = Arc::clone(&status);
-    ConsoleSource::new(node, "storage", env!("CARGO_PKG_VERSION"))
+    let source = ConsoleSource::new(node, "storage", env!("CARGO_PKG_VERSION"));
+    operations(source, &status)
         .command("status", "", "how this storage is, and what mends what is wrong", move |words| {
             let sight = Arc::clone(&status);
             async move { sight.status(&words) }
@@ -103,6 +106,63 @@ pub(super) fn source(sight: Sight) -> ConsoleSource {
         })
 }
 
+/// What an operator does, and looks up.
+fn operations(source: ConsoleSource, sight: &Arc<Sight>) -> ConsoleSource {
+    let (find, chunk, requests) = (Arc::clone(sight), Arc::clone(sight), Arc::clone(sight));
+    let (readonly, drain, config) = (Arc::clone(sight), Arc::clone(sight), Arc::clone(sight));
+    source
+        .command("find", "ID", "where an object lies on this machine", move |words| {
+            let sight = Arc::clone(&find);
+            async move { sight.find(&words).await }
+        })
+        .command(
+            "chunk",
+            "MOUNT NUMBER [FROM [MACHINE LOG_ID]]",
+            "the slots of a chunkfile, a page at a time",
+            move |words| {
+                let sight = Arc::clone(&chunk);
+                async move { sight.chunk(&words).await }
+            },
+        )
+        .command(
+            "requests",
+            "[op=NAME] [result=CODE] [who=TEXT] [id=TEXT] [slower=TIME] [last=N]",
+            "the last requests: who asked what, how long it took and where",
+            move |words| {
+                let sight = Arc::clone(&requests);
+                async move { sight.requests(&words) }
+            },
+        )
+        .command("readonly", "on|off", "refuse every change of an object, or not", move |words| {
+            let sight = Arc::clone(&readonly);
+            async move { sight.readonly(&words) }
+        })
+        .command(
+            "drain",
+            "[off]",
+            "take no new objects; says when the mirrors have everything and it may be stopped",
+            move |words| {
+                let sight = Arc::clone(&drain);
+                async move { sight.drain(&words).await }
+            },
+        )
+        .command(
+            "config",
+            "[show [PART] | set KEY VALUE]",
+            "what holds and why; change what can be changed while it runs",
+            move |words| {
+                let sight = Arc::clone(&config);
+                async move { sight.config(&words) }
+            },
+        )
+        .command("log", "error|warn|info|debug|trace", "how much is logged", |words| async move {
+            crate::operate::log(&words)
+        })
+        .command("shutdown", "", "stop in order, as by SIGTERM", |words| async move {
+            crate::operate::shutdown(&words)
+        })
+}
+
 impl Sight {
     fn status(&self, words: &[String]) -> CommandResult {
         no_arguments(words)?;
@@ -150,6 +210,7 @@ impl Sight {
         let online = mounts.iter().any(|mount| mount.state == MountState::Online);
         match (self.room.writes(), online) {
             (Writes::Draining, _) => "draining",
+            (Writes::Stopping, _) => "stopping",
             (Writes::ReadOnly, _) => "readonly",
             (Writes::Taken, true) => "serving",
             (Writes::Taken, false) => "no mount serves",

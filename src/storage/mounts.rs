@@ -20,6 +20,7 @@ use crate::recovery::{Failure, Folder, LabelFact, MountFacts, Verdict, Wanted, a
 use crate::settings::{StorageSettings, SyncMode};
 use crate::store::clock::SystemClock;
 use crate::store::error::StoreError;
+use crate::store::histogram::Histogram;
 use crate::store::mount::Mount;
 use crate::store::open::read_label;
 use crate::store::options::{MountOptions, Reserve};
@@ -49,6 +50,8 @@ pub struct MountOpener {
     /// Chunkfiles kept open for reading.
     pub handles: usize,
     pub seed: [u8; 32],
+    /// Counts how long each fdatasync takes.
+    pub syncs: Arc<Histogram>,
 }
 
 impl MountOpener {
@@ -119,7 +122,7 @@ impl MountOpener {
             OsDisk::open(&self.path)
         };
         match opened {
-            Ok(disk) => Ok(Some(disk)),
+            Ok(disk) => Ok(Some(disk.measured(Arc::clone(&self.syncs)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.cannot("open", &error)),
         }

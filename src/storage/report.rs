@@ -98,7 +98,7 @@ fn report(
             Writes::Taken if refilling => Service::Recovering,
             Writes::Taken => Service::Serving,
             Writes::ReadOnly => Service::ReadOnly,
-            Writes::Draining => Service::Draining,
+            Writes::Draining | Writes::Stopping => Service::Draining,
         },
         mounts: mounts.collect(),
         load: Load {

@@ -15,6 +15,7 @@ mod disk_conformance;
 pub mod error;
 pub mod forget;
 pub mod handles;
+pub mod histogram;
 pub mod list;
 mod log;
 mod log_find;

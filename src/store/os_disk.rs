@@ -27,6 +27,7 @@ use rustix::fs::{AtFlags, FallocateFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::disk::{Disk, DiskFile, Entry, Open, Space};
+use super::histogram::Histogram;
 
 /// Rights of new files: the daemon's user only, what is stored is nobody else's business.
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -46,12 +47,15 @@ struct Shared {
     root: OwnedFd,
     /// Folders whose name in their parent is known to be durable.
     durable_folders: Mutex<HashSet<String>>,
+    /// How long each fdatasync took, in microseconds.
+    syncs: Option<Arc<Histogram>>,
 }
 
 /// An open regular file.
 #[derive(Debug)]
 pub struct OsFile {
     fd: OwnedFd,
+    syncs: Option<Arc<Histogram>>,
 }
 
 impl OsDisk {
@@ -63,7 +67,17 @@ impl OsDisk {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = retry(|| rustix::fs::open(root, flags, Mode::empty()))?;
         let durable_folders = Mutex::new(HashSet::new());
-        Ok(Self { shared: Arc::new(Shared { root, durable_folders }) })
+        Ok(Self { shared: Arc::new(Shared { root, durable_folders, syncs: None }) })
+    }
+
+    /// The same folder; how long each fdatasync of its files takes is counted in `syncs`, in microseconds.
+    #[must_use]
+    pub fn measured(self, syncs: Arc<Histogram>) -> Self {
+        match Arc::try_unwrap(self.shared) {
+            Ok(shared) => Self { shared: Arc::new(Shared { syncs: Some(syncs), ..shared }) },
+            // Somebody uses it already: it stays as it is.
+            Err(shared) => Self { shared },
+        }
     }
 
     /// Opens `path` below the root without following links; `""` is the root itself.
@@ -154,7 +168,7 @@ impl Disk for OsDisk {
         // NONBLOCK: a fifo that someone left at our name must not hang the mount. No effect on regular files.
         let fd = self.open_below(path, flags | OFlags::NONBLOCK)?;
         match FileType::from_raw_mode(retry(|| rustix::fs::fstat(&fd))?.st_mode) {
-            FileType::RegularFile => Ok(OsFile { fd }),
+            FileType::RegularFile => Ok(OsFile { fd, syncs: self.shared.syncs.clone() }),
             FileType::Directory => Err(io::ErrorKind::IsADirectory.into()),
             FileType::Symlink
             | FileType::Fifo
@@ -264,8 +278,14 @@ impl DiskFile for OsFile {
         Ok(rustix::io::pwritev(&self.fd, data, offset)?)
     }
 
+    #[allow(clippy::disallowed_methods, reason = "measures, decides nothing")]
     fn sync_data(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.fd)?)
+        let begun = self.syncs.as_ref().map(|_| std::time::Instant::now());
+        let done = rustix::fs::fdatasync(&self.fd);
+        if let (Some(syncs), Some(begun)) = (&self.syncs, begun) {
+            syncs.record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
+        Ok(done?)
     }
 
     /// There is no `sync_file_range` without `unsafe` in the libraries in use, so this is a whole fdatasync: more than

@@ -1,4 +1,4 @@
-//! What a tracker's console can be asked: `status`, `nodes`, `mounts`, `route ID`.
+//! What a tracker's console can be asked: `status`, `nodes`, `mounts`, `route ID`, and what an operator does to any daemon.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use crate::actors::router::{Router, ShowView, Where};
 use crate::cluster::routing::Target;
 use crate::cluster::view::{MountState, State};
 use crate::format::file_id::FileId;
+use crate::operate;
 use crate::settings::TrackerSettings;
 
 /// The commands of one tracker.
@@ -36,6 +37,7 @@ pub(super) fn source(
         clock: Monotonic::start(),
     };
     let facts = Arc::new(facts);
+    let shown = Arc::new(settings.shown.clone());
     let (for_status, router_for_status) = (heartbeat.clone(), router.clone());
     let (for_nodes, for_mounts) = (heartbeat.clone(), heartbeat);
     ConsoleSource::new(node, "tracker", version)
@@ -51,6 +53,42 @@ pub(super) fn source(
         .command("mounts", "", "every mount of every node", move |words| {
             mounts(words, for_mounts.clone())
         })
+        .command(
+            "config",
+            "[show [PART] | set KEY VALUE]",
+            "what holds and why; change what can be changed while it runs",
+            move |words| {
+                let shown = Arc::clone(&shown);
+                async move { operate::config(&words, &shown, &[]) }
+            },
+        )
+        .command("log", "error|warn|info|debug|trace", "how much is logged", |words| async move {
+            operate::log(&words)
+        })
+        .command("shutdown", "", "stop in order, as by SIGTERM", |words| async move {
+            operate::shutdown(&words)
+        })
+        .command(
+            "drain",
+            "",
+            "says that a tracker holds nothing and may be stopped at any time",
+            |words| async move {
+                no_arguments(&words)?;
+                Ok(ConsoleAnswer::new()
+                    .fact("may_be_stopped", true)
+                    .fact("why", "a tracker keeps nothing; clients and storages ask the others")
+                    .fact("next", "`shutdown`"))
+            },
+        )
+        .command(
+            "readonly",
+            "on|off",
+            "says where it is done: objects change on storages",
+            |_words| async move {
+                Err("a tracker takes no changes of objects: `readonly` on the consoles of the storages"
+                    .to_owned())
+            },
+        )
         .command("route", "ID", "the answer that a client would get for an object", move |words| {
             route(words, router.clone())
         })

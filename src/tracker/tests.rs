@@ -22,7 +22,8 @@ use crate::settings::{Environment, Source};
 const LIMIT: Duration = Duration::from_secs(2);
 
 fn settings(listen: &str) -> TrackerSettings {
-    let text = format!("listen = \"{listen}\"\nadmin_listen = \"127.0.0.1:0\"\n");
+    let text =
+        format!("listen = \"{listen}\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics_listen = \"\"\n");
     let source = Source::Text { name: "test", text: &text };
     TrackerSettings::load(source, &Environment::default()).expect("good settings").settings
 }

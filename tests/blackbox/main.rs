@@ -8,6 +8,7 @@
 mod config_errors;
 mod console;
 mod dev;
+mod fsck;
 mod harness;
 mod keys;
 mod kill;
@@ -15,6 +16,7 @@ mod membership;
 mod mirrors;
 mod mounts;
 mod objects;
+mod operate;
 mod recovery;
 mod system_calls;
 mod trees;

@@ -52,7 +52,7 @@ impl Asker {
     pub fn reply(&mut self) -> (u64, Reply) {
         let id = self.next;
         self.next += 1;
-        let tag = RequestTag { opcode: Opcode::Modify.as_u16(), id };
+        let tag = RequestTag { opcode: Opcode::Modify.as_u16(), id, came_us: 0 };
         let permit = self.budget.take(0).expect("a large budget");
         let tokens = Arc::clone(&self.tokens);
         (id, Reply::new(Arc::clone(&self.outbox), tag, Token::default(), tokens, permit))

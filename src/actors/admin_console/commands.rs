@@ -98,6 +98,22 @@ impl ConsoleSource {
     }
 }
 
+/// Whether a command changes something, so that it has to be in the audit log.
+#[must_use]
+pub fn changes(name: &str, words: &[String]) -> bool {
+    let first = words.first().map_or("", String::as_str);
+    match name {
+        "drain" | "shutdown" | "forget" | "readonly" | "log" => true,
+        "config" => first == "set",
+        "conflicts" => matches!(first, "restore" | "drop"),
+        "recover" | "scrub" => {
+            let words = words.iter().map(String::as_str);
+            words.into_iter().any(|w| matches!(w, "start" | "pause" | "resume" | "accept-loss"))
+        }
+        _ => false,
+    }
+}
+
 /// For commands without arguments.
 ///
 /// # Errors

@@ -32,7 +32,8 @@ fn admin_keys() -> KeyRing {
 /// Everything that the console says to `input`.
 async fn talk(keys: KeyRing, input: &[u8]) -> String {
     let (near, far) = tokio::io::duplex(1 << 20);
-    let served = actix_rt::spawn(async move { serve(far, &config(keys)).await.map_err(drop) });
+    let served =
+        actix_rt::spawn(async move { serve(far, &config(keys), "a test").await.map_err(drop) });
     let (mut read, mut write) = tokio::io::split(near);
     write.write_all(input).await.expect("written");
     write.shutdown().await.expect("half closed");
@@ -83,7 +84,8 @@ async fn three_wrong_proofs_end_the_session() {
 async fn the_silent_and_the_stuck_are_given_up() {
     tokio::time::pause();
     let (near, far) = tokio::io::duplex(1 << 20);
-    let served = actix_rt::spawn(async move { serve(far, &config(KeyRing::default())).await });
+    let served =
+        actix_rt::spawn(async move { serve(far, &config(KeyRing::default()), "a test").await });
     let (mut read, mut write) = tokio::io::split(near);
     write.write_all(b"hang\n").await.expect("written");
     let mut text = String::new();
@@ -97,7 +99,8 @@ async fn the_silent_and_the_stuck_are_given_up() {
 async fn who_never_reads_is_cut_off() {
     tokio::time::pause();
     let (near, far) = tokio::io::duplex(256);
-    let served = actix_rt::spawn(async move { serve(far, &config(KeyRing::default())).await });
+    let served =
+        actix_rt::spawn(async move { serve(far, &config(KeyRing::default()), "a test").await });
     let (_unread, mut write) = tokio::io::split(near);
     for _ in 0..20 {
         write.write_all(b"help\n").await.unwrap_or_default();

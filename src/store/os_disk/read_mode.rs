@@ -80,12 +80,13 @@ impl OsDisk {
         if let Ok(fd) = retry(|| rustix::fs::openat(&self.shared.root, ".", flags, mode))
             && rustix::io::pwrite(&fd, b"?", 0).is_ok()
         {
-            return Some(OsFile { fd });
+            return Some(OsFile { fd, syncs: None });
         }
         let entry = self.list("").ok()?.into_iter().find(|entry| !entry.is_dir && entry.len > 0)?;
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
         let fd = self.open_below(&entry.name, flags).ok()?;
         let found = rustix::fs::fstat(&fd).ok()?;
-        (FileType::from_raw_mode(found.st_mode) == FileType::RegularFile).then_some(OsFile { fd })
+        (FileType::from_raw_mode(found.st_mode) == FileType::RegularFile)
+            .then_some(OsFile { fd, syncs: None })
     }
 }
