@@ -394,3 +394,35 @@ fn a_planted_difference_is_found_and_mended_and_the_good_mirror_stays_as_it_is()
         files(&machines[0], "chunks").iter().map(|path| std::fs::read(path).unwrap()).collect();
     assert!(good == now, "the good mirror was changed");
 }
+
+fn copy_folder(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+#[test]
+fn a_binlog_that_is_lost_in_a_crash_gives_no_name_a_second_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_tracker, mut machines) = syncgroup(dir.path(), 2, &[]);
+    let mut expected = Expected::new();
+    burst(&machines[0], 1, &mut expected);
+    until_all(&[&machines[1]], &expected);
+    // As a killed process leaves its disk; and then the log is gone.
+    let (mount, crashed) = (machines[0].dir.join("m0"), dir.path().join("crashed"));
+    copy_folder(&mount, &crashed);
+    machines[0].stop();
+    std::fs::remove_dir_all(&mount).unwrap();
+    copy_folder(&crashed, &mount);
+    remove_all(&machines[0], "binlog");
+    machines[0].start();
+    until_live(&machines);
+    until_all(&[&machines[0], &machines[1]], &expected);
+    burst(&machines[0], 7000, &mut expected);
+    let mut client = machines[0].client();
+    for id in expected.keys().copied().step_by(40).collect::<Vec<_>>() {
+        let bytes = content(id[40] as usize, 30_000).to_vec();
+        insist(|| client.modify(&id, &bytes));
+        expected.insert(id, Some(bytes));
+    }
+    until_all(&[&machines[0], &machines[1]], &expected);
+}
