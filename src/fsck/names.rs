@@ -64,6 +64,8 @@ fn guess(path: &str) -> Option<Named> {
         ["binlog", name] => segment(None, name),
         ["synclog", peer, name] => segment(Some(peer.parse().ok()?), name),
         ["conflicts", name] => archived(name),
+        // What an operator had set aside when the mount was refilled.
+        [first, _, ..] if first.starts_with("set-aside-") => Some(Named::Temporary),
         _ => None,
     }
 }
