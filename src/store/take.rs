@@ -13,7 +13,7 @@ use super::tenants::is_later_tenant;
 use crate::cluster::archive::{EditToken, loser};
 use crate::cluster::version::{Decision, Winner, compare};
 use crate::format::conflict::Conflict;
-use crate::format::ids::{Place, Position};
+use crate::format::ids::{Address, Place, Position};
 use crate::format::paths;
 use crate::format::record::{Edit, Record, Replaced, Settled};
 use crate::format::slot::{Body, Role, SlotHeader, State};
@@ -140,6 +140,7 @@ impl<D: Disk> Mount<D> {
         self.core.ensure_allocated(&edit.home, inline.len())?;
         self.core.write_slot(&edit.home, inline)?;
         self.core.note_edit_used(edit, home);
+        self.keep_from_settling(home)?;
         let replaced = old.map_or(Replaced::Nothing, |old| match old.state {
             State::Live => Replaced::Live(old.length),
             State::Deleted => Replaced::Deleted(old.length),
@@ -183,6 +184,20 @@ impl<D: Disk> Mount<D> {
         let sequence = self.take_sequence();
         self.push_record(&Record::Settled(settled.clone()), sequence, Bytes::new(), 0);
         self.settling.push((settled, sequence));
+        Ok(())
+    }
+
+    /// A version uses what one of the same batch had freed (a shrink that lost to an edit which kept the room): that must
+    /// not begin its waits when the batch is settled.
+    fn keep_from_settling(&mut self, home: &SlotHeader) -> StoreResult<()> {
+        if self.settling.is_empty() {
+            return Ok(());
+        }
+        for used in self.places(home)? {
+            for (settled, _) in &mut self.settling {
+                settled.freed = settled.freed.iter().flat_map(|p| without(*p, used)).collect();
+            }
+        }
         Ok(())
     }
 
@@ -340,6 +355,27 @@ fn is_worth_keeping(loser: &SlotHeader, winner: &SlotHeader) -> bool {
         State::Deleted => (loser.payload_crc, loser.length) != (winner.payload_crc, winner.length),
         State::Purged => false,
     }
+}
+
+/// What of `place` is left beside `used`.
+fn without(place: Place, used: Place) -> SmallVec<[Place; 2]> {
+    let (from, until) = (place.address.offset_units, end_of(place));
+    let (start, end) = (used.address.offset_units, end_of(used));
+    if place.address.chunkfile() != used.address.chunkfile() || end <= from || until <= start {
+        return SmallVec::from_slice(&[place]);
+    }
+    let mut left = SmallVec::new();
+    for (from, until) in [(from, start.max(from)), (end.min(until), until)] {
+        if from < until {
+            let address = Address { offset_units: from, ..place.address };
+            left.push(Place { address, capacity_units: until - from });
+        }
+    }
+    left
+}
+
+const fn end_of(place: Place) -> u32 {
+    place.address.offset_units.saturating_add(place.capacity_units)
 }
 
 /// What of `before` no place of `after` uses.

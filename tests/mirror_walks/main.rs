@@ -1,6 +1,7 @@
 //! The real engine as a syncgroup: edits anywhere at any time, delivery in any order with duplicates and relays, power
 //! cuts and lost synclogs; when everything has been delivered the mirrors are identical, nothing that was deleted is
-//! back, and every edit that did not win is in the archive or was built upon (design section 5, P3-P5).
+//! back, and every edit that did not win is in the archive or was built upon (design section 5, P3-P5). `fsck` has nothing
+//! to say about any of the mounts, killed, cut off or whole.
 //!
 //! `FOLIO_MIRRORS_SEED=N` repeats one walk, `FOLIO_MIRRORS_WALKS=N` sets how many are made.
 
@@ -33,6 +34,7 @@ fn walk(seed: u64, members: u16, steps: usize, retention: u64) -> bool {
         }
         world.heal();
         world.judge();
+        world.fsck();
     });
     if result.is_err() {
         eprintln!("FOLIO_MIRRORS_SEED={seed} members={members} steps={steps}");

@@ -1,6 +1,6 @@
 //! A syncgroup and what is known of it from outside: every edit that was acknowledged, and on what it was based.
 
-use crate::node::{Node, THRESHOLD};
+use crate::node::{AT_THE_END, Node, THRESHOLD};
 use folio::format::file_id::ObjectId;
 use folio::format::ids::Tag;
 use folio::format::paths::MountFile;
@@ -454,6 +454,16 @@ impl World {
                 lost_by_design || known.contains(tag),
                 "{id:?}: the edit {tag:?} vanished; {current:?} stands"
             );
+        }
+    }
+
+    /// Looked at from outside, every mount is healthy: with everything in a checkpoint, and before.
+    pub fn fsck(&mut self) {
+        for node in &mut self.nodes {
+            node.mount.commit().unwrap();
+            node.fsck("before a checkpoint");
+            node.mount.finish_checkpoint().unwrap();
+            node.fsck(AT_THE_END);
         }
     }
 
