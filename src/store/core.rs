@@ -466,7 +466,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// A place is in use: neither hole nor waiting nor fresh space.
-    fn note_used(&mut self, place: Place) {
+    pub(super) fn note_used(&mut self, place: Place) {
         let id = place.address.chunkfile();
         let (from, units) = (place.address.offset_units, place.capacity_units);
         if !self.is_ours(id) {

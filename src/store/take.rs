@@ -83,6 +83,7 @@ impl<D: Disk> Mount<D> {
         let Incoming { edit, home, payload, .. } = *incoming;
         if there.version.tag == home.version.tag {
             self.core.note_edit_used(edit, home);
+            self.keep_in_use(home)?;
         }
         // What is there may be there for us only: written by a process that was killed, and never synced.
         for image in [Some(&edit.home), edit.target.as_ref()].into_iter().flatten() {
@@ -140,7 +141,7 @@ impl<D: Disk> Mount<D> {
         self.core.ensure_allocated(&edit.home, inline.len())?;
         self.core.write_slot(&edit.home, inline)?;
         self.core.note_edit_used(edit, home);
-        self.keep_from_settling(home)?;
+        self.keep_in_use(home)?;
         let replaced = old.map_or(Replaced::Nothing, |old| match old.state {
             State::Live => Replaced::Live(old.length),
             State::Deleted => Replaced::Deleted(old.length),
@@ -187,13 +188,15 @@ impl<D: Disk> Mount<D> {
         Ok(())
     }
 
-    /// A version uses what one of the same batch had freed (a shrink that lost to an edit which kept the room): that must
-    /// not begin its waits when the batch is settled.
-    fn keep_from_settling(&mut self, home: &SlotHeader) -> StoreResult<()> {
-        if self.settling.is_empty() {
+    /// A version uses what one that it beats had freed: a shrink that lost to an edit which kept the room, a move that lost to
+    /// a delete, whose record names no target but whose content still lies in it. That waits no longer, nor begins to
+    /// when the batch is settled.
+    fn keep_in_use(&mut self, home: &SlotHeader) -> StoreResult<()> {
+        if home.state == State::Purged {
             return Ok(());
         }
         for used in self.places(home)? {
+            self.core.note_used(used);
             for (settled, _) in &mut self.settling {
                 settled.freed = settled.freed.iter().flat_map(|p| without(*p, used)).collect();
             }
