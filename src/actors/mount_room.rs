@@ -70,6 +70,8 @@ pub struct MountRoom {
     placement: Arc<Placement>,
     pub(super) engine: Option<Box<dyn Engine>>,
     watch: Option<Watch>,
+    /// Of a mount that was fenced: whether its folder is still the one that failed.
+    replaced: Option<Watch>,
     pub(super) identity: MountIdentity,
     pub(super) remember: Option<Remember>,
     waiting: VecDeque<(Staged, Reply)>,
@@ -98,6 +100,7 @@ impl MountRoom {
             placement,
             engine: None,
             watch: None,
+            replaced: None,
             identity: MountIdentity::default(),
             remember: None,
             waiting: VecDeque::new(),
@@ -133,6 +136,7 @@ impl MountRoom {
         self.shared.publish_full(false);
         self.engine = Some(engine);
         self.watch = Some(watch);
+        self.replaced = None;
         (self.identity, self.remember) = (identity, Some(remember));
         self.know_members();
         self.know_own_log();
@@ -331,7 +335,8 @@ impl MountRoom {
         self.answer_durable();
         let Some(engine) = self.engine.take() else { return };
         let why = engine.fenced().unwrap_or("the engine stopped").to_owned();
-        self.watch = None;
+        // The same disk is not trusted again (R9); another one in its place may be.
+        self.replaced = self.watch.take();
         self.shared.publish_closed(
             MountState::Failed,
             &why,
@@ -409,11 +414,19 @@ impl MountRoom {
 
     /// Looks whether the folder is still ours; fences the mount if not. `true`: it may be opened again later.
     pub fn look(&mut self) -> bool {
+        if let Some(replaced) = &mut self.replaced {
+            let gone = replaced().is_err();
+            if gone {
+                self.replaced = None;
+            }
+            return gone;
+        }
         let Some(watch) = &mut self.watch else { return false };
         match watch() {
             Ok(()) => false,
             Err(why) => {
                 self.fence(why);
+                self.replaced = None;
                 true
             }
         }

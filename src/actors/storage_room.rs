@@ -219,8 +219,8 @@ impl StorageRoom {
         let now_ms = self.peers.clock.now_ms();
         let owner = if own { None } else { self.peers.get(machine) };
         let silence_ms = owner.as_ref().map_or(0, |owner| match owner.mount(id.mount) {
-            // It is heard and says that this mount of it does not serve: nobody else could write (P6).
-            Some(theirs) if theirs.state() == SyncState::Away => u64::MAX,
+            // It is heard and says that this mount of it does not serve, or is refilled: nobody else could write (P6).
+            Some(theirs) if theirs.state() == SyncState::Away || theirs.is_refilling() => u64::MAX,
             Some(_) | None => now_ms.saturating_sub(owner.heard_ms()),
         });
         let caught_up = self.peers.all_covered_by(id.mount, &mount.mirror.report().coverage);
