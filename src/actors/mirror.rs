@@ -6,6 +6,7 @@
 use super::ambient::Monotonic;
 use super::session::Problem;
 use crate::cluster::acks::{AckPolicy, Wanted};
+use crate::cluster::growth::Spread;
 use crate::cluster::lag::{Lag, LagMeter};
 use crate::cluster::members::owner;
 use crate::cluster::reuse::MemberReport;
@@ -73,6 +74,8 @@ pub struct Mirror {
     caught_up: AtomicBool,
     outlook: AtomicU8,
     lag: Mutex<LagMeter>,
+    /// Who has the mount at all; the one thing here that the roof writes.
+    spread: ArcSwap<Spread>,
     announcer: OnceLock<Arc<dyn Announcer>>,
 }
 
@@ -100,6 +103,7 @@ impl Mirror {
             caught_up: AtomicBool::new(false),
             outlook: AtomicU8::new(Outlook::Joining as u8),
             lag: Mutex::default(),
+            spread: ArcSwap::default(),
             announcer: OnceLock::new(),
         }
     }
@@ -167,6 +171,27 @@ impl Mirror {
             2 => Outlook::Refused,
             _ => Outlook::Joining,
         }
+    }
+
+    /// Whether enough members have this mount for new objects.
+    #[must_use]
+    pub fn spread(&self) -> Arc<Spread> {
+        self.spread.load_full()
+    }
+
+    /// The same without counting a user.
+    #[must_use]
+    pub fn takes_puts(&self) -> bool {
+        self.spread.load().takes_puts()
+    }
+
+    /// Says who has it; whether that is news. Only whoever oversees the members calls this.
+    pub fn publish_spread(&self, spread: Spread) -> bool {
+        let news = **self.spread.load() != spread;
+        if news {
+            self.spread.store(Arc::new(spread));
+        }
+        news
     }
 
     /// Refuses a change that must not be begun.

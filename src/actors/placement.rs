@@ -1,8 +1,8 @@
 //! Which mount takes a new object.
 //!
 //! Invariants: a mount that does not serve, or was found full, is passed over while another one is left; if all are
-//! full the engine is asked all the same, so writing resumes by itself when space returns; `round_robin` counts over the
-//! writable mounts, so they stay even.
+//! full the engine is asked all the same, so writing resumes by itself when space returns; a mount that too few members
+//! have is never taken; `round_robin` counts over the writable mounts, so they stay even.
 
 use super::problems;
 use super::session::Problem;
@@ -60,17 +60,24 @@ impl Placement {
     /// The mount for a new object; `hint` if the client wants a certain one.
     ///
     /// # Errors
-    /// No mount serves; the hint names none.
+    /// No mount serves; the hint names none; too few members have the mount.
     pub fn choose(&self, hint: Option<MountIndex>) -> Result<&Arc<SharedMount>, Problem> {
         if let Some(index) = hint {
-            return self.mount(index);
+            let mount = self.mount(index)?;
+            mount.check_spread()?;
+            return Ok(mount);
         }
-        self.best(|mount| mount.is_writable())
-            .or_else(|| self.best(|mount| mount.is_online()))
-            .ok_or_else(|| {
-                Problem::new(ErrorCode::Fenced, "no mount of this storage is in service")
-                    .remedy("`folio admin ... mounts` says what is wrong with each")
-            })
+        if let Some(mount) = self.best(SharedMount::is_writable) {
+            return Ok(mount);
+        }
+        let Some(mount) = self.best(|mount| mount.is_online() && mount.mirror.takes_puts()) else {
+            for mount in self.mounts().iter().filter(|mount| mount.is_online()) {
+                mount.check_spread()?;
+            }
+            return Err(Problem::new(ErrorCode::Fenced, "no mount of this storage is in service")
+                .remedy("`folio admin ... mounts` says what is wrong with each"));
+        };
+        Ok(mount)
     }
 
     fn best(&self, fits: impl Fn(&SharedMount) -> bool) -> Option<&Arc<SharedMount>> {

@@ -250,7 +250,21 @@ impl SharedMount {
     pub fn is_writable(&self) -> bool {
         self.is_online()
             && !self.is_full()
+            && self.mirror.takes_puts()
             && matches!(self.mirror.outlook(), Outlook::Good | Outlook::Degraded)
+    }
+
+    /// Refuses a new object that its syncgroup could not keep as many copies of as asked for.
+    ///
+    /// # Errors
+    /// `Unavailable`, with who lacks the mount.
+    pub fn check_spread(&self) -> Result<(), Problem> {
+        let spread = self.mirror.spread();
+        if spread.takes_puts() {
+            return Ok(());
+        }
+        let what = format!("mount {} takes no new objects: {}", self.index, spread.why());
+        Err(Problem::new(ErrorCode::Unavailable, what).remedy(spread.remedy(self.index)))
     }
 
     /// Whether it was found full lately.

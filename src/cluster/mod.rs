@@ -6,6 +6,7 @@
 //! | [`opver`] | how a tag is written for people |
 //! | [`coverage`] | what "has applied without a gap" means; all else compares coverages |
 //! | [`acks`] | when a change may be acknowledged, and with how many copies (P1) |
+//! | [`growth`] | whether a mount that only some members have takes new objects |
 //! | [`meeting`] | what becomes of two lists of members that meet |
 //! | [`relay`] | which logs of third machines are passed on |
 //! | [`lag`] | how far a mirror is behind |
@@ -23,6 +24,7 @@ pub mod acks;
 pub mod archive;
 pub mod coverage;
 pub mod evidence;
+pub mod growth;
 pub mod lag;
 pub mod liveness;
 pub mod meeting;

@@ -254,10 +254,13 @@ fn room(storage: &StorageView, length: u64) -> u64 {
         .fold(0, |sum, m| sum.saturating_add(m.usable()))
 }
 
-/// Whether the storage and one of its mounts serve: if it gets no put, then for want of room.
+/// Whether the storage and one of its mounts serve, and nothing else is said of it: if it gets no put, then for want of
+/// room.
 fn is_online(storage: &StorageView) -> bool {
-    storage.state == State::Online
-        && storage.mounts.iter().any(|mount| mount.state == MountState::Online)
+    let open = |mount: &super::view::MountView| {
+        mount.state == MountState::Online && (mount.writable || mount.reason.is_empty())
+    };
+    storage.state == State::Online && storage.mounts.iter().any(open)
 }
 
 /// Why a storage gets no put; `None` if it does.

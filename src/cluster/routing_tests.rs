@@ -51,6 +51,18 @@ fn counts(view: &ClusterView, turns: u64) -> BTreeMap<MachineId, u64> {
 }
 
 #[test]
+fn a_mount_that_too_few_members_have_is_not_called_full() {
+    let mut thin = storage(1, State::Online, 900, 1);
+    thin.mounts[0].writable = false;
+    thin.mounts[0].reason = "machine 1 has it and machine 2 does not".into();
+    let refused = put(&view(PutPolicy::RoundRobin, vec![thin.clone()]), None, 10, 0);
+    assert!(matches!(refused, Err(NoRoute::NotWritable { .. })), "{refused:?}");
+    thin.mounts.push(mount(1, 105));
+    let refused = put(&view(PutPolicy::RoundRobin, vec![thin]), None, 10, 0);
+    assert!(matches!(refused, Err(NoRoute::Full { .. })), "the other one is: {refused:?}");
+}
+
+#[test]
 fn only_an_online_storage_with_a_writable_mount_with_room_gets_a_put() {
     let mut full = storage(7, State::Online, 105, 1);
     full.mounts[0].index = 3;

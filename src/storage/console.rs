@@ -257,6 +257,9 @@ impl Sight {
             if mount.state != MountState::Online {
                 let what = format!("mount {} {}: {}", mount.index, mount.state, mount.why);
                 warn(what, &mount.remedy);
+            } else if !mount.why.is_empty() {
+                let what = format!("mount {} takes no new objects: {}", mount.index, mount.why);
+                warn(what, &mount.remedy);
             } else if mount.full && self.room.writes() == Writes::Taken {
                 let what =
                     format!("mount {} takes no new objects: its reserve is reached", mount.index);

@@ -5,6 +5,7 @@
 //!   the members say themselves moves addresses.
 //! - A new mount waits for the word of a tracker, at most for a bounded time; then it takes changes only when every
 //!   member that can be reached has it in its label. A mount that joined once needs nobody for that.
+//! - A mount that too few members have takes no new objects ([`growth`]); that is judged at every look.
 //! - With all trackers down the members in the labels are called: nothing here needs a tracker after the birth.
 
 use crate::actors::binlog::Meet;
@@ -18,11 +19,12 @@ use crate::actors::state_pull::pulls::mend;
 use crate::actors::storage_room::StorageRoom;
 use crate::actors::sync_peer::{Mender, StopSync, SyncConfig, SyncPeer};
 use crate::cluster::acks::{AckPolicy, Wanted};
+use crate::cluster::growth;
 use crate::format::ids::{MachineId, MountIndex};
 use crate::format::members::Member;
 use crate::settings::{Acks, DurabilitySettings, StorageSettings, WhenAlone};
 use actix::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -219,9 +221,11 @@ impl Overseer {
             self.part(mirrors).await;
             self.call(&candidates, mirrors);
             self.learn(&candidates).await;
+            self.spread();
             let waited = self.table().clock.now_ms().saturating_sub(begun);
             let settled = u128::from(waited) >= found_after.as_millis() || self.has_view();
             let joining = self.join(settled).await;
+            self.spread();
             mirrors
                 .joined
                 .send_if_modified(|joined| std::mem::replace(joined, !joining) == joining);
@@ -357,6 +361,40 @@ impl Overseer {
         }
     }
 
+    /// Says of every mount whether enough members have it.
+    fn spread(&self) {
+        let us = self.table().us;
+        let mounts = self.room.placement.mounts();
+        let have = |mount: &SharedMount| -> BTreeSet<MachineId> {
+            mount.mirror.members().borrow().iter().map(|member| member.machine).collect()
+        };
+        let syncgroup: BTreeSet<MachineId> = mounts.iter().flat_map(|mount| have(mount)).collect();
+        let mut news = false;
+        for mount in mounts.iter().filter(|mount| mount.is_online()) {
+            let wanted = mount.mirror.policy.wanted;
+            let spread = growth::spread(wanted, us, &have(mount), &syncgroup);
+            let why = spread.why();
+            if mount.mirror.publish_spread(spread) {
+                news = true;
+                if why.is_empty() {
+                    tracing::info!(mount = mount.index, "enough members have it: it takes puts");
+                } else {
+                    tracing::warn!(mount = mount.index, why, "it takes no new objects");
+                }
+            }
+        }
+        if news {
+            self.report_now();
+        }
+    }
+
+    /// Trackers send us puts as soon as they know.
+    fn report_now(&self) {
+        for (reporter, _) in &self.reporters {
+            reporter.do_send(ReportNow);
+        }
+    }
+
     /// Joins where everybody who can be reached knows us. Whether a mount is still joining.
     async fn join(&self, settled: bool) -> bool {
         let (mut joining, mut joined) = (false, false);
@@ -371,10 +409,7 @@ impl Overseer {
             joining |= !mount.mirror.is_joined();
         }
         if joined {
-            for (reporter, _) in &self.reporters {
-                // Trackers send us puts as soon as they know.
-                reporter.do_send(ReportNow);
-            }
+            self.report_now();
         }
         joining
     }

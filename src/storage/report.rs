@@ -45,12 +45,17 @@ pub fn mounts(room: &StorageRoom) -> Vec<MountStatus> {
     mounts
         .map(|mount| {
             let published = mount.published();
+            let spread = mount.mirror.spread();
+            let (mut why, mut remedy) = (published.why.clone(), published.remedy.clone());
+            if published.state == MountState::Online && !spread.takes_puts() {
+                (why, remedy) = (spread.why(), spread.remedy(mount.index));
+            }
             MountStatus {
                 index: mount.index,
                 path: mount.path.clone(),
                 state: published.state,
-                why: published.why.clone(),
-                remedy: published.remedy.clone(),
+                why,
+                remedy,
                 full: mount.is_full(),
                 writable: mount.is_writable() && room.writes() == Writes::Taken,
                 reserve_free: mount.reserve_free,

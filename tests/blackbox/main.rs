@@ -9,6 +9,7 @@ mod config_errors;
 mod console;
 mod dev;
 mod fsck;
+mod growth;
 mod harness;
 mod keys;
 mod kill;
