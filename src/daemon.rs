@@ -56,6 +56,13 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
+/// How many files and sockets this process may have open; `None`: no limit.
+#[must_use]
+pub fn descriptors() -> Option<u64> {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current
+}
+
 /// Raises the limit of open files as far as the system lets us: many mounts and many connections need them.
 pub fn raise_descriptors() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

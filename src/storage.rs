@@ -14,6 +14,7 @@
 
 mod console;
 mod folder;
+mod lately;
 mod memory_file;
 mod metrics;
 mod mirrors;
@@ -162,6 +163,7 @@ pub async fn start(
     let (stopping, hear_stopping) = watch::channel(false);
     let clock = Monotonic::start();
     let table = PeerTable::new(settings.machine_id, clock);
+    table.tell(report::particulars(&settings));
     let room = Arc::new(room_of(&settings, memory.instance(), hear_stopping, Arc::clone(&table)));
     let advertise = settings.advertise.clone().unwrap_or_else(|| address.to_string());
     let identity = Identity {
@@ -187,7 +189,8 @@ pub async fn start(
     let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
     let acceptor = accept(listener, &settings, &room, net.clone(), &control, &stop, &tasks);
     let reporters = report::start(&settings, &room, &advertise, &identity, &control);
-    report::tick(&room, &control, stop.clone());
+    let lately = Arc::default();
+    report::tick(&room, &control, stop.clone(), Arc::clone(&lately));
     let overseer = mirrors::Overseer::new(&settings, &room, identity, &reporters, net);
     let mirrors = overseer.start(&control, options.found_after, stop.clone());
     let statuses = reporters.iter().map(|(_, status)| status.clone());
@@ -198,6 +201,7 @@ pub async fn start(
         trackers: settings.trackers.iter().cloned().zip(statuses).collect(),
         clock: Monotonic::start(),
         mirrors: Arc::clone(&mirrors),
+        lately,
     });
     let metrics = match metrics_listener {
         Some(listener) => Some(serve_metrics(listener, Arc::clone(&sight), &control)?),

@@ -206,7 +206,8 @@ fn what_is_down_costs_only_what_it_holds() {
             ids.push(client.put(body, PutOptions::default()).await.expect("stored").id);
         }
         let on_two: Vec<&FileId> = ids.iter().filter(|id| id.object.machine == 2).collect();
-        assert_eq!(on_two.len(), 10, "round robin");
+        // Not exactly ten: one of the trackers may not have heard of the second storage when the client asked it.
+        assert!((8..=12).contains(&on_two.len()), "round robin: {} of 20", on_two.len());
 
         assert_eq!(first.stop(LIMIT).await, []);
         let address = two.address();

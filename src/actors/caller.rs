@@ -66,6 +66,31 @@ pub enum CallError {
     },
 }
 
+impl CallError {
+    /// What an operator does about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } | Self::Timeout(_) | Self::Broken { .. } => {
+                "start it, or mend the network; it is tried on and catches up by itself"
+            }
+            Self::Handshake { refusal, .. } => match refusal.code {
+                ErrorCode::Unauthorized => {
+                    "give both daemons the same `peer` line in their auth.key_file"
+                }
+                _ => "see what the other end says; upgrade the older of the two",
+            },
+            Self::Refused { problem, .. } if problem.code == ErrorCode::Unauthorized => {
+                "give both daemons the same `peer` line in their auth.key_file"
+            }
+            Self::Refused { .. } => "do what it says; it is tried on",
+            Self::Nonsense { .. } => {
+                "see who listens at that address: `advertise` of the other machine, machine_id, versions"
+            }
+        }
+    }
+}
+
 /// A connection on which the session has begun.
 pub struct Caller {
     address: String,

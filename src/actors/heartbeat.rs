@@ -19,7 +19,8 @@ use actix::prelude::*;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use super::ambient::Monotonic;
+use super::ambient::{self, Monotonic};
+use crate::cluster::alike::clock_ahead;
 use crate::cluster::liveness::LivenessConfig;
 use crate::cluster::nodes::{Admitted, Duplicate, Nodes, Refused};
 use crate::cluster::view::{ClusterView, Service, State, StorageReport};
@@ -161,6 +162,8 @@ impl Handler<Beat> for Heartbeat {
         let name = format!("{}/{}/{}", report.group, report.syncgroup, report.machine);
         let address = report.advertise.clone();
         let now_ms = self.now_ms();
+        let clock_ahead_ms = clock_ahead(ambient::wall_ms(), report.clock_ms);
+        let (group, machine) = (report.group.clone(), report.machine);
         match self.nodes.beat(now_ms, report, &self.config) {
             Ok(Admitted::Known) => {}
             Ok(Admitted::Joined) => tracing::info!(storage = name, address, "joined"),
@@ -172,6 +175,7 @@ impl Handler<Beat> for Heartbeat {
                 return Err(refused);
             }
         }
+        self.nodes.note_clock(&group, machine, clock_ahead_ms);
         self.stale = true;
         if news {
             self.publish(now_ms);
@@ -220,6 +224,8 @@ pub struct Row {
     pub state: State,
     /// For how long nothing was heard, milliseconds.
     pub silence_ms: u64,
+    /// By how much its clock is ahead of ours, milliseconds.
+    pub clock_ahead_ms: i64,
 }
 
 /// Nodes and duplicates.
@@ -240,6 +246,7 @@ impl Handler<ShowTable> for Heartbeat {
             report: node.report.clone(),
             state,
             silence_ms: node.liveness.silence_ms(now_ms),
+            clock_ahead_ms: node.clock_ahead_ms,
         };
         Table {
             rows: self.nodes.iter(now_ms, &self.config).map(row).collect(),
@@ -316,6 +323,7 @@ mod tests {
                 reason: String::new(),
             }],
             load: Load::default(),
+            clock_ms: 0,
         }
     }
 

@@ -10,7 +10,7 @@ use super::content_fetch::{Fetched, fetch};
 use super::incoming_slice::{Slice, SliceReply};
 use super::mount_mirror::{Meeting, Presence, forgotten_problem};
 use super::outbox::{Out, Outbox, RequestTag};
-use super::peers::{Peer, SyncState};
+use super::peers::{Peer, PeerTable, SyncState};
 use super::session::Problem;
 use super::shared_mount::SharedMount;
 use super::storage_room::StorageRoom;
@@ -127,13 +127,16 @@ impl Connection {
         let head: SyncStatus = StorageRoom::head(frame.head())?;
         let reports: SyncReports = StorageRoom::head(frame.payload())?;
         let peer = self.room.peers.get(head.machine);
+        if let (Some(peer), Some(told)) = (&peer, reports.told) {
+            peer.take_told(told);
+        }
         for said in reports.mounts {
             let Ok(mount) = self.room.placement.mount(said.mount) else { continue };
             take_report(mount, peer.as_deref(), head.machine, said);
         }
         let mounts = self.room.placement.mounts().iter();
         let known = std::mem::take(&mut self.reported);
-        let (reports, reported) = reports_since(mounts, peer.as_deref(), known);
+        let (reports, reported) = reports_since(mounts, peer.as_deref(), known, &self.room.peers);
         self.reported = reported;
         let payload = encode_map(&reports)
             .map_err(|error| Problem::new(ErrorCode::Failed, error.to_string()))?;
@@ -317,9 +320,11 @@ pub(super) fn reports_since<'a>(
     mounts: impl Iterator<Item = &'a Arc<SharedMount>>,
     peer: Option<&Peer>,
     known: Reported,
+    table: &PeerTable,
 ) -> (SyncReports, Reported) {
-    let mut reports = SyncReports::default();
     let again = known.rounds.is_multiple_of(ALL_AGAIN);
+    let told = again.then(|| table.particulars());
+    let mut reports = SyncReports { mounts: Vec::new(), told };
     let mut reported = Reported { mounts: Vec::new(), rounds: known.rounds.wrapping_add(1) };
     for mount in mounts {
         let refilling = mount.is_refilling();

@@ -5,7 +5,7 @@
 //! of a peer's mount that is connected, has caught up, and does not let acknowledgements wait; it is said by the clock of this
 //! machine only.
 
-use super::ambient::Monotonic;
+use super::ambient::{self, Monotonic};
 use super::budget::Budget;
 use super::caller::CallError;
 use super::content_fetch::Fetches;
@@ -14,6 +14,7 @@ use super::peer_link::Link;
 use super::placement::Placement;
 use super::state_pull::compare::Compared;
 use super::state_pull::pulls::Pulls;
+use crate::cluster::alike::{Particulars, clock_ahead};
 use crate::cluster::coverage::Coverage;
 use crate::format::ids::{MachineId, MountIndex, Sequence};
 use crate::messages::frame::Frame;
@@ -288,6 +289,15 @@ pub struct Links {
     pub calls: Arc<Link>,
 }
 
+/// What a peer told of itself.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Within bounds.
+    pub particulars: Particulars,
+    /// By how much its clock was ahead of ours, milliseconds.
+    pub clock_ahead_ms: i64,
+}
+
 /// Another storage of our syncgroup.
 #[derive(Debug)]
 pub struct Peer {
@@ -300,6 +310,8 @@ pub struct Peer {
     /// The last attempt to connect failed.
     unreachable: AtomicBool,
     error: ArcSwap<String>,
+    remedy: ArcSwap<&'static str>,
+    told: ArcSwapOption<Told>,
     mounts: BTreeMap<MountIndex, Arc<PeerMount>>,
     kick: Notify,
 }
@@ -317,6 +329,8 @@ impl Peer {
             connects: AtomicU64::new(0),
             unreachable: AtomicBool::new(false),
             error: ArcSwap::default(),
+            remedy: ArcSwap::default(),
+            told: ArcSwapOption::empty(),
             mounts: mounts.collect(),
             kick: Notify::new(),
         }
@@ -371,6 +385,23 @@ impl Peer {
         self.error.load_full()
     }
 
+    /// What mends that; empty if there is nothing to mend.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        **self.remedy.load()
+    }
+
+    /// What it told of itself last.
+    #[must_use]
+    pub fn told(&self) -> Option<Arc<Told>> {
+        self.told.load_full()
+    }
+
+    pub(super) fn take_told(&self, said: Particulars) {
+        let clock_ahead_ms = clock_ahead(ambient::wall_ms(), said.clock_ms);
+        self.told.store(Some(Arc::new(Told { particulars: said.bounded(), clock_ahead_ms })));
+    }
+
     /// Its mount of this index, if we have one.
     #[must_use]
     pub fn mount(&self, index: MountIndex) -> Option<&Arc<PeerMount>> {
@@ -422,8 +453,9 @@ impl Peer {
         self.links.store(Some(Arc::new(links)));
     }
 
-    pub(super) fn disconnected(&self, why: &str) {
+    pub(super) fn disconnected(&self, why: &str, remedy: &'static str) {
         self.links.store(None);
+        self.remedy.store(Arc::new(remedy));
         self.unreachable.store(true, Ordering::Release);
         if **self.error.load() != why {
             tracing::warn!(peer = self.machine, address = %self.address(), why, "no connection to a mirror, trying on");
@@ -450,6 +482,8 @@ pub struct PeerTable {
     pub offers: Offers,
     /// States of members that are being copied because a log does not reach back.
     pub pulls: Pulls,
+    /// What we tell the others of ourselves, but for the clock.
+    particulars: ArcSwap<Particulars>,
     peers: Mutex<BTreeMap<MachineId, Arc<Peer>>>,
 }
 
@@ -464,6 +498,7 @@ impl PeerTable {
             fetches: Fetches::default(),
             offers: Offers::new(clock),
             pulls: Pulls::default(),
+            particulars: ArcSwap::default(),
             peers: Mutex::default(),
         })
     }
@@ -497,6 +532,17 @@ impl PeerTable {
             Some(_) => peer.is_unreachable(),
             None => true,
         })
+    }
+
+    /// Sets what the others are told of us.
+    pub fn tell(&self, particulars: Particulars) {
+        self.particulars.store(Arc::new(particulars));
+    }
+
+    /// What the others are told of us, with the clock as it is now.
+    #[must_use]
+    pub fn particulars(&self) -> Particulars {
+        Particulars { clock_ms: ambient::wall_ms(), ..(**self.particulars.load()).clone() }
     }
 
     /// It was removed for good. The roof stops its `SyncPeer`.

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::ambient;
 use super::caller::{CallError, Caller, Identity};
+use crate::cluster::alike::clock_ahead;
 use crate::cluster::view::{ClusterView, StorageReport};
 use crate::messages::heads::{self, HeartbeatAnswer, Member, Uuid, ViewAnswer, encode_map};
 use crate::messages::opcode::Opcode;
@@ -44,7 +45,12 @@ pub enum Registration {
     /// It answers and does not take us.
     Refused(String),
     /// It does not answer.
-    Unreachable(String),
+    Unreachable {
+        /// Why.
+        why: String,
+        /// What mends that.
+        remedy: &'static str,
+    },
 }
 
 /// What is known from one tracker.
@@ -58,6 +64,8 @@ pub struct ReporterStatus {
     pub view: Option<Arc<ClusterView>>,
     /// How often a connection was made.
     pub connects: u64,
+    /// By how much its clock is ahead of ours, milliseconds.
+    pub clock_ahead_ms: i64,
 }
 
 /// Reports to one tracker.
@@ -249,19 +257,21 @@ impl Line {
         self.status.send_modify(|status| {
             status.registration = now;
             status.members = answer.members;
+            status.clock_ahead_ms = clock_ahead(ambient::wall_ms(), answer.clock_ms);
         });
     }
 
     fn note_failure(&self, error: &CallError) {
         let why = error.to_string();
         let before = self.status.borrow().registration.clone();
-        if before != Registration::Unreachable(why.clone()) {
+        let now = Registration::Unreachable { why: why.clone(), remedy: error.remedy() };
+        if before != now {
             tracing::warn!(
                 tracker = self.tracker,
                 "no connection to the tracker, trying on: {why}"
             );
         }
-        self.status.send_modify(|status| status.registration = Registration::Unreachable(why));
+        self.status.send_modify(|status| status.registration = now);
     }
 }
 

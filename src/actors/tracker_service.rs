@@ -175,6 +175,7 @@ impl TrackerService {
             epoch: 0,
             members: Vec::new(),
             interval_ms: self.interval_ms,
+            clock_ms: super::ambient::wall_ms(),
         };
         match beat {
             Ok(taken) => {

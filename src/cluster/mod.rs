@@ -14,6 +14,7 @@
 //! | [`tenancy`] | which tenant of a place stands, and whose records are dropped |
 //! | [`archive`] | which loser of a conflict is kept |
 //! | [`members`] | join, forget, who owns what is orphaned, when a vector may shrink |
+//! | [`alike`] | in what members differ that should not: clocks, settings, mounts |
 //! | [`evidence`] | when "not found" may be said |
 //! | [`view`] | what a tracker publishes, what a storage says of itself |
 //! | [`liveness`] | who is up, with hysteresis |
@@ -21,6 +22,7 @@
 //! | [`routing`] | which storage a request goes to, and where else |
 //! | [`takeover`] | who may change an object, and when a mirror does |
 pub mod acks;
+pub mod alike;
 pub mod archive;
 pub mod coverage;
 pub mod evidence;

@@ -27,6 +27,14 @@ pub struct Node {
     pub report: StorageReport,
     /// What its beats have shown.
     pub liveness: Liveness,
+    /// By how much its clock was ahead of the tracker's, milliseconds, see [`alike`](super::alike).
+    pub clock_ahead_ms: i64,
+}
+
+impl Node {
+    fn first(report: StorageReport, now_ms: u64) -> Self {
+        Self { report, liveness: Liveness::first(now_ms), clock_ahead_ms: 0 }
+    }
 }
 
 /// A machine that was refused because its id is in use.
@@ -112,7 +120,7 @@ impl Nodes {
         let key = (report.group.clone(), report.machine);
         let Some(node) = self.nodes.get_mut(&key) else {
             self.make_room(now_ms, config)?;
-            self.nodes.insert(key, Node { report, liveness: Liveness::first(now_ms) });
+            self.nodes.insert(key, Node::first(report, now_ms));
             return Ok(Admitted::Joined);
         };
         if node.report.instance == report.instance {
@@ -123,13 +131,20 @@ impl Nodes {
         let heard_ms = node.liveness.silence_ms(now_ms);
         if heard_ms >= config.offline_after_ms {
             self.duplicates.remove(&(key, report.instance));
-            *node = Node { report, liveness: Liveness::first(now_ms) };
+            *node = Node::first(report, now_ms);
             return Ok(Admitted::Replaced);
         }
         let held_by = node.report.advertise.clone();
         let first = self.note_duplicate(now_ms, key, &report, held_by.clone());
         let StorageReport { group, machine, .. } = report;
         Err(Refused::DuplicateMachineId { group, machine, held_by, heard_ms, first })
+    }
+
+    /// How a storage's clock stands.
+    pub fn note_clock(&mut self, group: &str, machine: MachineId, ahead_ms: i64) {
+        if let Some(node) = self.nodes.get_mut(&(group.to_owned(), machine)) {
+            node.clock_ahead_ms = ahead_ms;
+        }
     }
 
     /// Its syncgroup has removed a storage for good: it is shown no more, once it is silent. Whether that is news.
@@ -294,6 +309,7 @@ mod tests {
                 reason: String::new(),
             }],
             load: Load::default(),
+            clock_ms: 0,
         }
     }
 

@@ -204,6 +204,9 @@ pub struct StorageReport {
     pub mounts: Vec<MountView>,
     /// Its load.
     pub load: Load,
+    /// Its wall clock, milliseconds since 1970; 0: not told.
+    #[serde(default)]
+    pub clock_ms: u64,
 }
 
 /// Why a report is not taken.
@@ -399,6 +402,7 @@ mod tests {
             service: Service::Serving,
             mounts: Vec::new(),
             load: Load::default(),
+            clock_ms: 0,
         };
         assert_eq!(good.validate(), Ok(()));
         let empty = StorageReport { group: String::new(), ..good.clone() };

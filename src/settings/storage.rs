@@ -52,6 +52,8 @@ pub struct StorageSettings {
     pub log: LogSettings,
     /// Every key with what holds and why, for `config show`.
     pub shown: Vec<Shown>,
+    /// What an operator should hear about the configuration; nothing that stops the daemon.
+    pub warnings: Vec<String>,
 }
 
 /// One of `[[mounts]]`.
@@ -229,6 +231,7 @@ impl StorageSettings {
             },
             log: shared::read_log(&mut reader),
             shown: Vec::new(),
+            warnings: Vec::new(),
         };
         shared::refuse_tls(&mut reader);
         if reader.is_clean() {
@@ -237,6 +240,7 @@ impl StorageSettings {
         }
         let (shown, warnings) = reader.finish()?;
         settings.shown = shown;
+        settings.warnings.clone_from(&warnings);
         settings.mounts.sort_by_key(|mount| mount.index);
         shared::load_keys(&mut settings.auth)?;
         Ok(Loaded { settings, warnings })

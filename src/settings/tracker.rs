@@ -26,6 +26,8 @@ pub struct TrackerSettings {
     pub log: LogSettings,
     /// Every key with what holds and why, for `config show`.
     pub shown: Vec<Shown>,
+    /// What an operator should hear about the configuration; nothing that stops the daemon.
+    pub warnings: Vec<String>,
 }
 
 /// `[liveness]`, on a monotonic clock.
@@ -71,6 +73,7 @@ impl TrackerSettings {
             limits: shared::read_limits(&mut reader),
             log: shared::read_log(&mut reader),
             shown: Vec::new(),
+            warnings: Vec::new(),
         };
         shared::refuse_tls(&mut reader);
         if reader.is_clean() {
@@ -79,6 +82,7 @@ impl TrackerSettings {
         }
         let (shown, warnings) = reader.finish()?;
         settings.shown = shown;
+        settings.warnings.clone_from(&warnings);
         shared::load_keys(&mut settings.auth)?;
         Ok(Loaded { settings, warnings })
     }

@@ -7,12 +7,14 @@ mod inspect;
 mod operate;
 mod peers;
 mod recover;
+mod warnings;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+use super::lately::Lately;
 use super::memory_file::MemoryFile;
 use super::mirrors::Mirrors;
 use super::report::{self, MountStatus};
@@ -24,7 +26,7 @@ use crate::actors::reporter::{Registration, ReporterStatus};
 use crate::actors::storage_room::{StorageRoom, Writes};
 use crate::cluster::view::MountState;
 use crate::format::ids::MountIndex;
-use crate::settings::{Acks, StorageSettings, SyncMode};
+use crate::settings::{Acks, StorageSettings};
 
 /// What the commands look at. Nothing here blocks.
 pub(super) struct Sight {
@@ -35,6 +37,8 @@ pub(super) struct Sight {
     pub trackers: Vec<(String, watch::Receiver<ReporterStatus>)>,
     pub clock: Monotonic,
     pub mirrors: Arc<Mirrors>,
+    /// The last minute.
+    pub lately: Arc<Mutex<Lately>>,
 }
 
 /// The commands of one storage.
@@ -202,7 +206,9 @@ impl Sight {
         Ok(if warnings.is_empty() {
             answer
         } else {
-            answer.table("warnings", &["what", "remedy"], warnings)
+            let row = |(what, remedy): (String, String)| vec![what.into(), remedy.into()];
+            let rows = warnings.into_iter().map(row).collect();
+            answer.table("warnings", &["what", "remedy"], rows)
         })
     }
 
@@ -242,60 +248,11 @@ impl Sight {
                 Registration::Connecting => ("connecting", ""),
                 Registration::Registered => ("registered", ""),
                 Registration::Refused(why) => ("refused", why.as_str()),
-                Registration::Unreachable(why) => ("unreachable", why.as_str()),
+                Registration::Unreachable { why, .. } => ("unreachable", why.as_str()),
             };
             vec![address.as_str().into(), state.into(), status.connects.into(), why.into()]
         };
         self.trackers.iter().map(row).collect()
-    }
-
-    /// What an operator should do something about.
-    fn warnings(&self, mounts: &[MountStatus]) -> Vec<Vec<Value>> {
-        let mut rows: Vec<Vec<Value>> = Vec::new();
-        let mut warn = |what: String, remedy: &str| rows.push(vec![what.into(), remedy.into()]);
-        for mount in mounts {
-            if mount.state != MountState::Online {
-                let what = format!("mount {} {}: {}", mount.index, mount.state, mount.why);
-                warn(what, &mount.remedy);
-            } else if !mount.why.is_empty() {
-                let what = format!("mount {} takes no new objects: {}", mount.index, mount.why);
-                warn(what, &mount.remedy);
-            } else if mount.full && self.room.writes() == Writes::Taken {
-                let what =
-                    format!("mount {} takes no new objects: its reserve is reached", mount.index);
-                warn(what, "free space on it, or add a mount");
-            }
-        }
-        for (address, status) in &self.trackers {
-            match &status.borrow().registration {
-                Registration::Connecting | Registration::Registered => {}
-                Registration::Refused(why) => warn(
-                    format!("tracker {address} refuses this storage: {why}"),
-                    "give one of the two machines another machine_id",
-                ),
-                Registration::Unreachable(why) => warn(
-                    format!("tracker {address} is not reached: {why}"),
-                    "start it, or take it out of `trackers`",
-                ),
-            }
-        }
-        for (what, remedy) in self.mirror_warnings() {
-            warn(what, remedy);
-        }
-        for (what, remedy) in self.absent_warnings() {
-            warn(what, &remedy);
-        }
-        if let Some((what, remedy)) = self.conflict_warnings() {
-            warn(what, remedy);
-        }
-        if self.settings.durability.sync == SyncMode::Os {
-            warn(
-                "durability.sync = \"os\": acknowledged changes do not survive a power cut"
-                    .to_owned(),
-                "set it to \"fsync\" if they matter",
-            );
-        }
-        rows
     }
 
     fn mounts(&self, words: &[String]) -> CommandResult {

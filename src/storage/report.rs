@@ -1,17 +1,20 @@
 //! What a storage says of itself: to trackers, to operators.
 
+use super::lately::{Lately, Sample, slow_of};
+use crate::actors::ambient;
 use crate::actors::caller::Identity;
 use crate::actors::reporter::{ReportSource, Reporter, ReporterStatus};
 use crate::actors::storage_room::{StorageRoom, Writes};
+use crate::cluster::alike::{COMMON_KEYS, Particulars};
 use crate::cluster::view::{Load, MountState, MountView, Service, StorageReport, TEXT_LEN_MAX};
 use crate::format::ids::MountIndex;
 use crate::messages::heads::{Heartbeat, Member, Uuid};
-use crate::settings::StorageSettings;
+use crate::settings::{Shown, StorageSettings};
 use crate::store::mount::MountStats;
 use actix::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,22 @@ pub struct MountStatus {
     pub reserve_free: u64,
     /// Its numbers.
     pub stats: MountStats,
+}
+
+/// What the mirrors are told of this storage, so that they can say where they differ.
+pub(super) fn particulars(settings: &StorageSettings) -> Particulars {
+    let common = |shown: &&Shown| COMMON_KEYS.contains(&shown.key.as_str());
+    Particulars {
+        clock_ms: 0,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        mounts: settings.mounts.iter().map(|mount| mount.index).collect(),
+        settings: settings
+            .shown
+            .iter()
+            .filter(common)
+            .map(|shown| (shown.key.clone(), shown.value.clone()))
+            .collect(),
+    }
 }
 
 /// All mounts as they are now.
@@ -112,6 +131,7 @@ fn report(
             in_flight_bytes,
             queue_delay_us: 0,
         },
+        clock_ms: ambient::wall_ms(),
     }
 }
 
@@ -176,7 +196,12 @@ pub(super) fn start(
 }
 
 /// Once a second: requests per second.
-pub(super) fn tick(room: &Arc<StorageRoom>, control: &ArbiterHandle, stop: CancellationToken) {
+pub(super) fn tick(
+    room: &Arc<StorageRoom>,
+    control: &ArbiterHandle,
+    stop: CancellationToken,
+    lately: Arc<Mutex<Lately>>,
+) {
     let room = Arc::clone(room);
     control.spawn(async move {
         let mut before = room.counters.total();
@@ -189,6 +214,10 @@ pub(super) fn tick(room: &Arc<StorageRoom>, control: &ArbiterHandle, stop: Cance
             let now = room.counters.total();
             room.counters.per_second.store(now - before, Ordering::Relaxed);
             before = now;
+            let mounts = room.placement.mounts();
+            let syncs = mounts.iter().map(|m| (m.index, slow_of(&m.meters.syncs.counted())));
+            let sample = Sample { busy: room.budget.refused(), syncs: syncs.collect() };
+            lately.lock().unwrap_or_else(PoisonError::into_inner).take(sample);
         }
     });
 }

@@ -1,6 +1,6 @@
 //! What a tracker's console can be asked: `status`, `nodes`, `mounts`, `route ID`, and what an operator does to any daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::actors::admin_console::{
 use crate::actors::ambient::Monotonic;
 use crate::actors::heartbeat::{Heartbeat, Row, ShowTable, Table};
 use crate::actors::router::{Router, ShowView, Where};
+use crate::cluster::alike::clock_far_off;
 use crate::cluster::routing::Target;
 use crate::cluster::view::{MountState, State};
 use crate::format::file_id::FileId;
@@ -33,6 +34,7 @@ pub(super) fn source(
     let facts = Facts {
         node: node.clone(),
         policy: settings.put_policy.as_str(),
+        warnings: settings.warnings.clone(),
         connections,
         clock: Monotonic::start(),
     };
@@ -97,6 +99,8 @@ pub(super) fn source(
 struct Facts {
     node: String,
     policy: &'static str,
+    /// What the configuration made us say.
+    warnings: Vec<String>,
     connections: Arc<Connections>,
     clock: Monotonic,
 }
@@ -114,7 +118,11 @@ async fn status(
     no_arguments(&words)?;
     let table = heartbeat.send(ShowTable).await.map_err(gone)?;
     let epoch = router.send(ShowView).await.map_err(gone)?.view.epoch;
-    let warnings = warnings(&table);
+    let mut warnings = warnings(&table);
+    for warning in &facts.warnings {
+        let remedy = "correct it, and start the daemon again";
+        warnings.push(vec![warning.as_str().into(), remedy.into()]);
+    }
     let answer = ConsoleAnswer::new()
         .fact("node", facts.node.as_str())
         .fact("state", if warnings.is_empty() { "ok" } else { "warnings" })
@@ -168,7 +176,7 @@ fn warnings(table: &Table) -> Vec<Vec<Value>> {
                 .to_owned(),
         );
     }
-    for Row { report, state, silence_ms } in &table.rows {
+    for Row { report, state, silence_ms, clock_ahead_ms } in &table.rows {
         let name = format!("{}/{}/{}", report.group, report.syncgroup, report.machine);
         if matches!(state, State::Suspect | State::Offline) {
             warn(
@@ -181,6 +189,13 @@ fn warnings(table: &Table) -> Vec<Vec<Value>> {
             );
             continue;
         }
+        if let Some(off) = clock_far_off(*clock_ahead_ms) {
+            warn(
+                format!("the clock of {name} at {} is {off} of ours", report.advertise),
+                "set the clock that is wrong (NTP): undelete windows, creation times and retries follow it"
+                    .to_owned(),
+            );
+        }
         let bad = report.mounts.iter().filter(|mount| mount.state == MountState::Failed);
         for mount in bad {
             warn(
@@ -189,13 +204,43 @@ fn warnings(table: &Table) -> Vec<Vec<Value>> {
             );
         }
     }
+    for (what, remedy) in unlike_mounts(table) {
+        warn(what, remedy);
+    }
     rows
+}
+
+/// Storages of one syncgroup that do not have the same mounts.
+fn unlike_mounts(table: &Table) -> Vec<(String, String)> {
+    let mut groups: BTreeMap<(&str, &str), Vec<(u16, BTreeSet<u8>)>> = BTreeMap::new();
+    for Row { report, .. } in &table.rows {
+        let mounts = report.mounts.iter().map(|mount| mount.index).collect();
+        let members = groups.entry((&report.group, &report.syncgroup)).or_default();
+        members.push((report.machine, mounts));
+    }
+    let mut found = Vec::new();
+    for ((group, syncgroup), members) in groups {
+        let all: BTreeSet<u8> = members.iter().flat_map(|(_, mounts)| mounts).copied().collect();
+        for (machine, mounts) in &members {
+            let missing: Vec<String> = all.difference(mounts).map(u8::to_string).collect();
+            if !missing.is_empty() {
+                found.push((
+                    format!(
+                        "config drift: {group}/{syncgroup}/{machine} has no mount {}, other members have it",
+                        missing.join(", ")
+                    ),
+                    "give every member of the syncgroup the same [[mounts]] indexes".to_owned(),
+                ));
+            }
+        }
+    }
+    found
 }
 
 async fn nodes(words: Vec<String>, heartbeat: Addr<Heartbeat>) -> CommandResult {
     no_arguments(&words)?;
     let table = heartbeat.send(ShowTable).await.map_err(gone)?;
-    let rows = table.rows.iter().map(|Row { report, state, silence_ms }| {
+    let rows = table.rows.iter().map(|Row { report, state, silence_ms, .. }| {
         vec![
             report.group.as_str().into(),
             report.syncgroup.as_str().into(),

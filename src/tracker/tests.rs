@@ -54,6 +54,7 @@ fn report(syncgroup: &str, machine: u16, instance: u8) -> StorageReport {
             reason: String::new(),
         }],
         load: Load::default(),
+        clock_ms: 0,
     }
 }
 
@@ -173,7 +174,7 @@ async fn two_trackers_know_nothing_of_each_other_and_one_may_go() {
     to_right.registered().await;
     let address = left.address().to_string();
     assert_eq!(left.stop(STOP_LIMIT).await, []);
-    to_left.until(|registration| matches!(registration, Registration::Unreachable(_))).await;
+    to_left.until(|registration| matches!(registration, Registration::Unreachable { .. })).await;
     pass(20_000).await;
     assert_eq!(to_right.status.borrow().registration, Registration::Registered);
     let mut client = client(&right).await;

@@ -84,7 +84,7 @@ impl Session {
     }
 
     fn over(&self, error: &CallError) {
-        self.peer.disconnected(&error.to_string());
+        self.peer.disconnected(&error.to_string(), error.remedy());
         for mount in self.config.placement.mounts() {
             if let Some(binlog) = mount.registry.binlog() {
                 let machine = self.peer.machine;
@@ -125,7 +125,8 @@ impl Session {
         loop {
             each.tick().await;
             let mounts = self.config.placement.mounts().iter();
-            let (reports, now) = reports_since(mounts, Some(&self.peer), reported);
+            let (reports, now) =
+                reports_since(mounts, Some(&self.peer), reported, &self.config.table);
             reported = now;
             if let Err(error) = self.status(push, &reports).await {
                 return error;
@@ -142,6 +143,9 @@ impl Session {
         let head = SyncStatus { machine: self.config.table.us };
         let frame = push.call(Opcode::SyncStatus, &head, payload.into(), STATUS_LIMIT).await?;
         let theirs: SyncReports = heads::decode(frame.payload()).map_err(nonsense)?;
+        if let Some(told) = theirs.told {
+            self.peer.take_told(told);
+        }
         for said in theirs.mounts {
             if let Ok(mount) = self.config.placement.mount(said.mount) {
                 take_report(mount, Some(&self.peer), self.peer.machine, said);

@@ -1,6 +1,7 @@
 //! Heads of what storages of one syncgroup ask of each other (design section 6).
 
 use super::{Uuid, heads};
+use crate::cluster::alike::Particulars;
 use crate::cluster::coverage::Coverage;
 use crate::cluster::view::MountState;
 use crate::format::ids::{LogId, MachineId, MountIndex, Position, Sequence};
@@ -158,6 +159,9 @@ pub struct SyncReports {
     /// The mounts that changed since the last report on this connection.
     #[serde(default)]
     pub mounts: Vec<SyncReport>,
+    /// What it tells of itself; now and then.
+    #[serde(default)]
+    pub told: Option<Particulars>,
 }
 
 /// What a storage has of one mount.

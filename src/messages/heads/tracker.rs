@@ -36,6 +36,8 @@ heads! {
         pub members: Vec<Member>,
         /// How often this tracker wants a report, milliseconds; 0: as before.
         pub interval_ms: u32 = 0,
+        /// The tracker's wall clock, milliseconds since 1970; 0: not told.
+        pub clock_ms: u64 = 0,
     }
 
     /// Request `view`.

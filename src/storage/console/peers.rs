@@ -158,10 +158,8 @@ impl Sight {
         if !peer.is_connected() {
             let (address, why) = (peer.address(), peer.error());
             if !why.is_empty() {
-                warnings.push((
-                    format!("mirror {machine} at {address} is not connected: {why}"),
-                    "start it, or mend the network; it catches up by itself",
-                ));
+                let what = format!("mirror {machine} at {address} is not connected: {why}");
+                warnings.push((what, peer.remedy()));
             }
             return;
         }
