@@ -71,6 +71,9 @@ impl CallError {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
+            Self::Broken { ended: Ended::Frame(_), .. } | Self::Nonsense { .. } => {
+                "see who listens at that address: `advertise` of the other machine, machine_id, versions"
+            }
             Self::Connect { .. } | Self::Timeout(_) | Self::Broken { .. } => {
                 "start it, or mend the network; it is tried on and catches up by itself"
             }
@@ -84,9 +87,6 @@ impl CallError {
                 "give both daemons the same `peer` line in their auth.key_file"
             }
             Self::Refused { .. } => "do what it says; it is tried on",
-            Self::Nonsense { .. } => {
-                "see who listens at that address: `advertise` of the other machine, machine_id, versions"
-            }
         }
     }
 }

@@ -8,6 +8,7 @@
 mod config_errors;
 mod console;
 mod dev;
+mod faults;
 mod fsck;
 mod growth;
 mod harness;

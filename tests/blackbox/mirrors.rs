@@ -11,7 +11,7 @@ fn mirrors(count: usize) -> Cluster {
 }
 
 /// Puts an object on machine 1, on both storages when it returns.
-fn put_on_first(cluster: &Cluster, bytes: &[u8]) -> String {
+pub fn put_on_first(cluster: &Cluster, bytes: &[u8]) -> String {
     let cli = cluster.cli();
     let id = eventually("a put goes to machine 1", PATIENCE, || {
         let id = cli.put(bytes);
@@ -27,7 +27,7 @@ fn put_on_first(cluster: &Cluster, bytes: &[u8]) -> String {
 }
 
 /// Edits one object on both sides: the owner's edit is acknowledged by it alone and loses. Both run when it returns.
-fn conflict(cluster: &mut Cluster, id: &str, loses: &[u8], wins: &[u8]) {
+pub fn conflict(cluster: &mut Cluster, id: &str, loses: &[u8], wins: &[u8]) {
     let cli = Cli { timeout: Some("20s"), ..cluster.cli() };
     cluster.storages[1].take().kill();
     let answer = cli.run_with(["--json", "modify", id, "-"], loses).ok();

@@ -47,7 +47,8 @@ impl Sight {
             return None;
         }
         let reserved = mount.reserve_free;
-        if mount.full {
+        let left = space.free.saturating_sub(reserved);
+        if mount.full || (space.total > 0 && left == 0) {
             let what = format!(
                 "mount {index} is full, it takes no new objects: {} bytes are free, {reserved} are kept free (store.reserve_free)",
                 space.free
@@ -57,7 +58,6 @@ impl Sight {
                 "free space on it, or add a mount; it goes on by itself".to_owned(),
             ));
         }
-        let left = space.free.saturating_sub(reserved);
         let all = space.total.saturating_sub(reserved);
         (space.total > 0 && left < all / NEARLY_FULL).then(|| {
             let what = format!(

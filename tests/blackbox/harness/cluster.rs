@@ -117,6 +117,12 @@ impl Node {
         self
     }
 
+    /// The key file of its configuration.
+    pub fn key_file(&self) -> Option<String> {
+        let keys = self.config.sections.get("auth")?.get("key_file")?;
+        Some(keys.trim_matches('"').to_owned())
+    }
+
     /// Starts it without waiting for anything.
     pub fn spawn(&mut self) -> &mut Self {
         assert!(self.daemon.is_none(), "{} runs", self.name);
