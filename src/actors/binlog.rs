@@ -262,6 +262,20 @@ impl Handler<Fence> for Binlog {
     }
 }
 
+/// From now on inserts leave so many bytes free.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct SetReserve(pub u64);
+
+impl Handler<SetReserve> for Binlog {
+    type Result = ();
+
+    fn handle(&mut self, SetReserve(bytes): SetReserve, ctx: &mut Context<Self>) {
+        self.room.borrow_mut().set_reserve_free(bytes);
+        self.tick_soon(ctx);
+    }
+}
+
 /// Records of another member.
 impl Handler<Slice> for Binlog {
     type Result = ();

@@ -101,6 +101,8 @@ pub trait Engine: Send + 'static {
     /// No mirror has this content any more, because a later version of its object stands: records that name it are
     /// applied without it.
     fn content_is_gone(&mut self, content: Position);
+    /// From now on inserts leave so many bytes free.
+    fn set_reserve_free(&mut self, bytes: u64);
     /// Takes copies of a mirror's slots: durable and applied when it returns. See [`Mount::absorb`].
     ///
     /// # Errors
@@ -249,6 +251,10 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn content_is_gone(&mut self, content: Position) {
         Self::content_is_gone(self, content);
+    }
+
+    fn set_reserve_free(&mut self, bytes: u64) {
+        Self::set_reserve_free(self, bytes);
     }
 
     fn absorb(

@@ -255,6 +255,15 @@ impl MountRoom {
         self.full_free = self.shared.free();
     }
 
+    /// From now on inserts leave so many bytes free. What was full may not be any more.
+    pub fn set_reserve_free(&mut self, bytes: u64) {
+        if let Some(engine) = &mut self.engine {
+            engine.set_reserve_free(bytes);
+        }
+        self.full_rounds = 0;
+        self.shared.publish_full(false);
+    }
+
     /// Makes durable what is staged and answers it.
     pub fn commit(&mut self) {
         self.flush_asked = false;

@@ -454,7 +454,7 @@ fn space_of(mount: &SharedMount) -> DfMount {
         why: published.why.clone(),
         total: stats.space.total,
         free: stats.space.free,
-        reserved: mount.reserve_free,
+        reserved: mount.reserve_free(),
         live: in_chunks + counters.single_bytes,
         dead,
         chunkfiles: u32::try_from(stats.chunkfiles).unwrap_or(u32::MAX),

@@ -3,7 +3,7 @@
 //! Invariants: written by the mount's disk arbiter only (but for the counters); a reader never waits for it; the
 //! read side goes away together with the state `Online`.
 
-use super::binlog::Fence;
+use super::binlog::{Fence, SetReserve};
 use super::meter::{Meter, MountMeters};
 use super::mirror::{Mirror, Outlook};
 use super::read_pool::ReadPool;
@@ -70,8 +70,7 @@ pub struct SharedMount {
     pub registry: Registry,
     /// Its readers.
     pub pool: Arc<ReadPool>,
-    /// Free bytes that inserts never eat.
-    pub reserve_free: u64,
+    reserve_free: AtomicU64,
     /// The mount as one of several mirrors.
     pub mirror: Mirror,
     /// What is counted of it.
@@ -123,7 +122,7 @@ impl SharedMount {
             path,
             registry: Registry::default(),
             pool,
-            reserve_free,
+            reserve_free: AtomicU64::new(reserve_free),
             mirror,
             meters: MountMeters::new(meter),
             published: ArcSwap::from_pointee(published),
@@ -265,6 +264,20 @@ impl SharedMount {
         }
         let what = format!("mount {} takes no new objects: {}", self.index, spread.why());
         Err(Problem::new(ErrorCode::Unavailable, what).remedy(spread.remedy(self.index)))
+    }
+
+    /// Free bytes that inserts never eat.
+    #[must_use]
+    pub fn reserve_free(&self) -> u64 {
+        self.reserve_free.load(Ordering::Relaxed)
+    }
+
+    /// From now on so many, until the daemon is started again.
+    pub fn set_reserve_free(&self, bytes: u64) {
+        self.reserve_free.store(bytes, Ordering::Relaxed);
+        if let Some(binlog) = self.registry.binlog() {
+            binlog.do_send(SetReserve(bytes));
+        }
     }
 
     /// Whether it was found full lately.

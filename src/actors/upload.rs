@@ -432,12 +432,12 @@ impl Spill {
     fn room(&self, next: u64, written: u64) -> Result<(), Problem> {
         let free = self.open.shelf.space().map_err(|error| self.failed(&error))?.free;
         let needed = self.length.map_or(next, |length| length.saturating_sub(written));
-        if free.saturating_sub(needed) >= self.mount.reserve_free {
+        if free.saturating_sub(needed) >= self.mount.reserve_free() {
             return Ok(());
         }
         Err(self.no_space(format!(
             "{free} bytes free, {} are held in reserve, {needed} needed",
-            self.mount.reserve_free
+            self.mount.reserve_free()
         )))
     }
 

@@ -284,7 +284,7 @@ impl MountOpener {
                 crate::settings::Reserve::Percent(percent) => Reserve::Percent(percent),
                 crate::settings::Reserve::Bytes(bytes) => Reserve::Bytes(bytes),
             },
-            reserve_free: store.reserve_free,
+            reserve_free: self.shared.reserve_free(),
             undelete_window_ms: u64::try_from(store.undelete_window.as_millis())
                 .unwrap_or(u64::MAX),
             active_chunkfiles: usize::from(store.active_chunkfiles_per_mount),

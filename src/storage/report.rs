@@ -77,7 +77,7 @@ pub fn mounts(room: &StorageRoom) -> Vec<MountStatus> {
                 remedy,
                 full: mount.is_full(),
                 writable: mount.is_writable() && room.writes() == Writes::Taken,
-                reserve_free: mount.reserve_free,
+                reserve_free: mount.reserve_free(),
                 stats: *mount.stats(),
             }
         })

@@ -461,6 +461,11 @@ impl<D: Disk> Mount<D> {
         self.pending.push(pending);
     }
 
+    /// From now on inserts leave so many bytes of the file system free.
+    pub fn set_reserve_free(&mut self, bytes: u64) {
+        self.core.options.reserve_free = bytes;
+    }
+
     /// Numbers for people.
     pub fn stats(&mut self) -> MountStats {
         let (holes, hole_units, waiting_units) = self.core.space.totals();

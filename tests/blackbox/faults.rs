@@ -337,9 +337,12 @@ fn no_flood_goes_unnoticed_and_no_refusal_is_silent() {
         .storages_with("durability.when_alone", "\"refuse\"")
         .storages_with("limits.in_flight_requests", "1");
     cluster.start();
+    until_live(&cluster);
     // 23.
     let flood = cluster.cli();
-    flood.run(["bench", "put", "--connections", "16", "--count", "400", "--size", "4k"]);
+    let answer =
+        flood.run(["bench", "put", "--connections", "16", "--count", "400", "--size", "4k"]);
+    println!("{}", answer.text());
     says(&cluster.storages[0], &["busy", "limits.in_flight_requests"]);
     // 7.
     cluster.storages[1].take().kill();

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests may touch files, clock and threads")]
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod by_hand;
 mod config_errors;
 mod console;
 mod dev;

@@ -112,8 +112,18 @@ impl Sight {
             budget.set_bytes_max(bytes.ok_or("a size of at least 1MiB")?);
             Ok(())
         };
-        let own: [operate::Changeable<'_>; 2] =
-            [("limits.in_flight_requests", &requests), ("limits.in_flight_bytes", &bytes)];
+        let reserve = |value: &str| {
+            let bytes = parse_size(value).ok_or("a size, as 4GiB")?;
+            for mount in self.room.placement.mounts() {
+                mount.set_reserve_free(bytes);
+            }
+            Ok(())
+        };
+        let own: [operate::Changeable<'_>; 3] = [
+            ("limits.in_flight_requests", &requests),
+            ("limits.in_flight_bytes", &bytes),
+            ("store.reserve_free", &reserve),
+        ];
         operate::config(words, &self.settings.shown, &own)
     }
 

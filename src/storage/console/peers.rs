@@ -1,6 +1,7 @@
 //! What the console says of mirrors: `peers` (also `sync`), the members in `nodes`, what is wrong with them in `status`.
 
 use super::Sight;
+use super::warnings::Warning;
 use crate::actors::admin_console::{CommandResult, ConsoleAnswer, Value, no_arguments};
 use crate::actors::ambient;
 use crate::actors::mirror::Outlook;
@@ -127,7 +128,7 @@ impl Sight {
     }
 
     /// What is wrong with mirrors, and what mends it.
-    pub(super) fn mirror_warnings(&self) -> Vec<(String, &'static str)> {
+    pub(super) fn mirror_warnings(&self) -> Vec<Warning> {
         let mut warnings = Vec::new();
         for mount in self.room.placement.mounts().iter().filter(|mount| mount.is_online()) {
             let index = mount.index;
@@ -135,15 +136,15 @@ impl Sight {
                 Outlook::Good => {}
                 Outlook::Degraded => warnings.push((
                     format!("mount {index}: changes are acknowledged with fewer copies than durability.acks asks for"),
-                    "bring the other members back, see `peers`; what they missed they get by themselves",
+                    "bring the other members back, see `peers`; what they missed they get by themselves".to_owned(),
                 )),
                 Outlook::Refused => warnings.push((
                     format!("mount {index}: changes are refused, no mirror can take a copy"),
-                    "bring the other members back, see `peers`; or allow it with durability.when_alone = \"accept\"",
+                    "bring the other members back, see `peers`; or allow it with durability.when_alone = \"accept\"".to_owned(),
                 )),
                 Outlook::Joining => warnings.push((
                     format!("mount {index} is joining its syncgroup and takes no changes yet"),
-                    "wait; if it lasts, `peers` says which member does not answer",
+                    "wait; if it lasts, `peers` says which member does not answer".to_owned(),
                 )),
             }
         }
@@ -153,13 +154,14 @@ impl Sight {
         warnings
     }
 
-    fn warn_of(&self, peer: &Peer, warnings: &mut Vec<(String, &'static str)>) {
+    fn warn_of(&self, peer: &Peer, warnings: &mut Vec<Warning>) {
         let machine = peer.machine;
         if !peer.is_connected() {
             let (address, why) = (peer.address(), peer.error());
             if !why.is_empty() {
                 let what = format!("mirror {machine} at {address} is not connected: {why}");
-                warnings.push((what, peer.remedy()));
+                let forget = format!("`forget {machine}` if it never comes back");
+                warnings.push((what, format!("{}; {forget}", peer.remedy())));
             }
             return;
         }
@@ -179,15 +181,15 @@ impl Sight {
                     if !why.is_empty() {
                         what = format!("{what}: {why}");
                     }
-                    warnings.push((what, "nothing: it catches up by itself, `peers` shows how far"));
+                    warnings.push((what, "nothing: it catches up by itself, `peers` shows how far".to_owned()));
                 }
                 SyncState::NeedsState => warnings.push((
                     format!("mirror {machine} mount {index} was away for longer than our log reaches"),
-                    "nothing: it is brought up by state; a larger sync.log_retention_bytes reaches longer",
+                    "nothing: it is brought up by state; a larger sync.log_retention_bytes reaches longer".to_owned(),
                 )),
                 SyncState::Away | SyncState::Disconnected => warnings.push((
                     format!("mirror {machine} mount {index} takes nothing: {why}"),
-                    "see `mounts` on its console",
+                    "see `mounts` on its console".to_owned(),
                 )),
             }
         }
@@ -201,14 +203,14 @@ impl Sight {
         peer: &Peer,
         mount: &SharedMount,
         there: &PeerMount,
-        warnings: &mut Vec<(String, &'static str)>,
+        warnings: &mut Vec<Warning>,
     ) {
         let (machine, index) = (peer.machine, mount.index);
         if there.unlike() >= UNLIKE {
             let rounds = there.unlike();
             warnings.push((
                 format!("mount {index} differs from that of mirror {machine}, in {rounds} comparisons in line"),
-                "see `peers` on both, and the warnings of the other one; `folio verify --all-mirrors` names objects",
+                "see `peers` on both, and the warnings of the other one; `folio verify --all-mirrors` names objects".to_owned(),
             ));
         }
         if let Some(pull) = self.room.peers.pulls.of(index, machine)
@@ -216,7 +218,7 @@ impl Sight {
         {
             warnings.push((
                 format!("mount {index}: the state of mirror {machine} cannot be copied: {}", pull.why),
-                "start the other members; what nobody has whole can be deleted, or written again, there",
+                "start the other members; what nobody has whole can be deleted, or written again, there".to_owned(),
             ));
         }
     }

@@ -25,7 +25,7 @@ impl Sight {
         found.extend(mounts.iter().filter_map(|mount| self.of_mount(mount)));
         found.extend(self.slow_warnings());
         found.extend(self.tracker_warnings());
-        found.extend(self.mirror_warnings().into_iter().map(borrowed));
+        found.extend(self.mirror_warnings());
         found.extend(self.room.peers.all().iter().flat_map(|peer| self.drift_from(peer)));
         found.extend(self.absent_warnings());
         found.extend(self.conflict_warnings().map(borrowed));
