@@ -73,7 +73,7 @@ fn archive(machine: &Machine) -> ArchiveNames {
 /// A change that a mirror makes as soon as it may.
 fn instead<T>(mut ask: impl FnMut() -> Outcome<T>) -> T {
     insist(|| match ask() {
-        Err(ErrorCode::Busy | ErrorCode::WrongNode) => Err(ErrorCode::Unavailable),
+        Err(ErrorCode::WrongNode) => Err(ErrorCode::Unavailable),
         other => other,
     })
 }

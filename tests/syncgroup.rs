@@ -9,15 +9,12 @@
 mod common;
 
 use common::content;
-use common::machines::{
-    Machine, TrackerNode, honest, insist, put_copies, syncgroup, until, until_live,
-};
-use common::proxy::{Proxy, Wire};
+use common::machines::{Machine, honest, insist, put_copies, syncgroup, until, until_live, wired};
+use common::proxy::Wire;
 use folio::actors::peers::SyncState;
 use folio::messages::error::ErrorCode;
 use folio::messages::heads::{Acks, Delete, Written};
 use folio::messages::opcode::Opcode;
-use std::path::Path;
 
 #[test]
 fn what_was_acknowledged_by_all_is_on_all() {
@@ -177,20 +174,6 @@ fn a_sole_member_is_not_degraded() {
     }
 }
 
-/// Two storages; what the first says to the second goes through a wire.
-fn wired(dir: &Path, extra: &[(&str, &str)]) -> (TrackerNode, Proxy, Vec<Machine>) {
-    let (tracker, proxy) = (TrackerNode::start(), Proxy::start());
-    let one = Machine::new(dir, 1, tracker.address, extra);
-    let advertise = proxy.address.to_string();
-    let mut extra = extra.to_vec();
-    extra.push(("advertise", &advertise));
-    let two = Machine::new(dir, 2, tracker.address, &extra);
-    proxy.to(two.listen.parse().unwrap());
-    let machines = vec![one, two];
-    until_live(&machines);
-    (tracker, proxy, machines)
-}
-
 #[test]
 fn a_mirror_that_falls_silent_holds_up_nobody_for_long() {
     let dir = tempfile::tempdir().unwrap();
@@ -336,14 +319,6 @@ fn a_retry_is_answered_with_the_copies_that_there_are_now() {
     });
 }
 
-/// Has a change made by a mirror as soon as it takes it.
-fn instead<T>(mut ask: impl FnMut() -> common::Outcome<T>) -> T {
-    insist(|| match ask() {
-        Err(ErrorCode::Busy) => Err(ErrorCode::Unavailable),
-        other => other,
-    })
-}
-
 #[test]
 fn a_dead_owner_stops_no_edit_and_no_mirror_compares_in_its_place() {
     let dir = tempfile::tempdir().unwrap();
@@ -351,12 +326,12 @@ fn a_dead_owner_stops_no_edit_and_no_mirror_compares_in_its_place() {
     let put = put_copies(&machines[0], 0, 2);
     until("it is everywhere", || machines.iter().all(|m| m.reads(&put.id).is_some()));
     let mut mirror = machines[1].client();
-    let beside = instead(|| mirror.modify(&put.id, b"enough copies"));
+    let beside = insist(|| mirror.modify(&put.id, b"enough copies"));
     assert_eq!(beside.opver.machine, 1, "the owner made it");
     until("it is everywhere", || machines.iter().all(|m| m.reads(&put.id).is_some()));
     machines[0].stop();
     assert_eq!(mirror.get(&put.id).expect("a mirror has it"), b"enough copies");
-    let edited = instead(|| mirror.modify(&put.id, b"in its place"));
+    let edited = insist(|| mirror.modify(&put.id, b"in its place"));
     let token = mirror.token();
     let head = Delete { id: put.id, token, if_opver: Some(edited.opver) };
     let request = mirror.send(Opcode::Delete, 0, &head, b"");
@@ -366,7 +341,7 @@ fn a_dead_owner_stops_no_edit_and_no_mirror_compares_in_its_place() {
     });
     machines[0].start();
     until_live(&machines);
-    let last = instead(|| machines[0].client().modify(&put.id, b"by the owner again"));
+    let last = insist(|| machines[0].client().modify(&put.id, b"by the owner again"));
     assert!(last.opver > edited.opver, "the owner builds on what was written in its place");
     until("all are the same", || {
         machines.iter().all(|m| m.reads(&put.id) == Some(b"by the owner again".to_vec()))
@@ -381,6 +356,6 @@ fn a_failed_mount_of_an_owner_that_is_heard_stops_no_edit() {
     machines[1].room().placement.mounts()[1].fence("a test".to_owned());
     until("it is away", || machines[0].states(2) == [SyncState::Live, SyncState::Away]);
     let mut mirror = machines[0].client();
-    instead(|| mirror.modify(&put.id, b"in its place"));
+    insist(|| mirror.modify(&put.id, b"in its place"));
     assert_eq!(mirror.get(&put.id).expect("read"), b"in its place");
 }

@@ -9,8 +9,8 @@
 mod common;
 
 use common::Client;
-use common::machines::{Machine, TrackerNode, insist, put_copies, syncgroup, until, until_live};
-use common::proxy::{Proxy, Wire};
+use common::machines::{Machine, insist, put_copies, syncgroup, until, wired};
+use common::proxy::Wire;
 use folio::format::file_id::ObjectId;
 use folio::format::ids::Tag;
 use folio::messages::error::ErrorCode;
@@ -19,29 +19,6 @@ use folio::messages::heads::{
     Get, IdBytes, Modify, ObjectHead, ObjectState, Stat, StatAnswer, WINDOW, Written,
 };
 use folio::messages::opcode::{Opcode, Role};
-use std::path::Path;
-
-/// Has a change made by a mirror as soon as it takes it.
-fn instead<T>(mut ask: impl FnMut() -> common::Outcome<T>) -> T {
-    insist(|| match ask() {
-        Err(ErrorCode::Busy) => Err(ErrorCode::Unavailable),
-        other => other,
-    })
-}
-
-/// Two storages; what the first says to the second goes through a wire.
-fn wired(dir: &Path, extra: &[(&str, &str)]) -> (TrackerNode, Proxy, Vec<Machine>) {
-    let (tracker, proxy) = (TrackerNode::start(), Proxy::start());
-    let one = Machine::new(dir, 1, tracker.address, extra);
-    let advertise = proxy.address.to_string();
-    let mut extra = extra.to_vec();
-    extra.push(("advertise", &advertise));
-    let two = Machine::new(dir, 2, tracker.address, &extra);
-    proxy.to(two.listen.parse().unwrap());
-    let machines = vec![one, two];
-    until_live(&machines);
-    (tracker, proxy, machines)
-}
 
 /// While its owner is there a mirror hands every change to it, and answers what the owner answers.
 #[test]
@@ -109,7 +86,7 @@ fn what_an_owner_that_fell_silent_made_of_an_edit_is_not_guessed() {
     let request = mirror.send(Opcode::Modify, 0, &head, b"unknown");
     assert_eq!(mirror.outcome::<Written>(request).err(), Some(ErrorCode::UnknownOutcome));
     proxy.set(Wire::Passes);
-    let told = instead(|| {
+    let told = insist(|| {
         let request = mirror.send(Opcode::Modify, 0, &head, b"unknown");
         mirror.outcome::<Written>(request)
     });
@@ -194,7 +171,7 @@ fn no_object_is_not_found_because_a_mirror_is_behind() {
         let gone = read(&mut mirror, id, None, false);
         assert_eq!(gone.err(), Some(ErrorCode::Unavailable), "the owner may have it");
         assert_eq!(stat(&mut mirror, id, false).err(), Some(ErrorCode::Unavailable));
-        let edit = instead(|| match mirror.modify(id, b"blind") {
+        let edit = insist(|| match mirror.modify(id, b"blind") {
             Err(ErrorCode::Unavailable) => Ok(None),
             Err(code) => Err(code),
             Ok(written) => Ok(Some(written)),

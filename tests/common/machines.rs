@@ -1,5 +1,6 @@
 //! Storages of one syncgroup in this process, over real sockets and disks, with a tracker.
 
+use super::proxy::Proxy;
 use super::{Client, Node, Outcome, settings};
 use folio::actors::peers::SyncState;
 use folio::actors::storage_room::StorageRoom;
@@ -163,6 +164,20 @@ pub fn syncgroup(dir: &Path, count: u16, extra: &[(&str, &str)]) -> (TrackerNode
         (1..=count).map(|id| Machine::new(dir, id, tracker.address, extra)).collect();
     until_live(&machines);
     (tracker, machines)
+}
+
+/// Two storages; what the first says to the second goes through a wire.
+pub fn wired(dir: &Path, extra: &[(&str, &str)]) -> (TrackerNode, Proxy, Vec<Machine>) {
+    let (tracker, proxy) = (TrackerNode::start(), Proxy::start());
+    let one = Machine::new(dir, 1, tracker.address, extra);
+    let advertise = proxy.address.to_string();
+    let mut extra = extra.to_vec();
+    extra.push(("advertise", &advertise));
+    let two = Machine::new(dir, 2, tracker.address, &extra);
+    proxy.to(two.listen.parse().unwrap());
+    let machines = vec![one, two];
+    until_live(&machines);
+    (tracker, proxy, machines)
 }
 
 /// Asks until it is done. A mirror that is about to write for a silent owner is busy; a disk that stalls for half a second makes an outcome unknown, and a mirror late.
