@@ -177,7 +177,8 @@ fn a_retried_put_is_answered_again_and_not_stored_twice_also_across_a_restart() 
 fn list(client: &mut Client, limit: u32) -> Vec<[u8; 45]> {
     let (mut found, mut cursor) = (Vec::new(), ByteBuf::new());
     loop {
-        let request = client.send(Opcode::List, 0, &List { cursor, since_ms: None, limit }, b"");
+        let request =
+            client.send(Opcode::List, 0, &List { cursor, since_ms: None, limit, of: None }, b"");
         let page: ListAnswer = client.outcome(request).expect("a page");
         found.extend(page.items.iter().map(|item| item.id.into_array()));
         match page.next {

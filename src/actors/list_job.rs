@@ -29,6 +29,8 @@ pub struct ListJob {
     machine: MachineId,
     /// The mount after that.
     next: Option<MountIndex>,
+    /// With the first page: mounts that are asked whose objects they hold.
+    others: Vec<Arc<SharedMount>>,
 }
 
 impl ListJob {
@@ -55,7 +57,12 @@ impl ListJob {
         let next = placement.mounts().iter().map(|mount| mount.index).find(|other| *other > index);
         let limit = list.limit.clamp(1, LIST_PAGE_MAX) as usize;
         let since_ms = list.since_ms.unwrap_or(0);
-        Ok(Some(Self { mount, at, since_ms, limit, machine, next }))
+        let others = match list.cursor.is_empty() {
+            true => placement.mounts().to_vec(),
+            false => Vec::new(),
+        };
+        let machine = list.of.unwrap_or(machine);
+        Ok(Some(Self { mount, at, since_ms, limit, machine, next, others }))
     }
 
     /// Has a pool thread make the page and answer.
@@ -78,7 +85,14 @@ impl ListJob {
             .shelf
             .list(self.machine, self.at, self.since_ms, self.limit)
             .map_err(|error| problems::of_read(&error, &self.mount))?;
-        encode_page(tag, &self.answer(page))
+        let mut machines: Vec<MachineId> = Vec::new();
+        for mount in self.others.iter().filter(|mount| mount.is_online()) {
+            let found = mount.open()?.shelf.creators();
+            machines.extend(found.map_err(|error| problems::of_read(&error, mount))?);
+        }
+        machines.sort_unstable();
+        machines.dedup();
+        encode_page(tag, &ListAnswer { machines, ..self.answer(page) })
     }
 
     fn answer(&self, page: Page) -> ListAnswer {
@@ -93,7 +107,7 @@ impl ListJob {
             opver: listed.tag,
             modified_ms: listed.modified_ms,
         };
-        ListAnswer { items: page.items.into_iter().map(item).collect(), next }
+        ListAnswer { items: page.items.into_iter().map(item).collect(), next, machines: Vec::new() }
     }
 }
 

@@ -159,7 +159,8 @@ impl Connection {
                         job.to_pool(Arc::clone(&self.outbox), tag, permit);
                     }
                     None => {
-                        let nothing = ListAnswer { items: Vec::new(), next: None };
+                        let nothing =
+                            ListAnswer { items: Vec::new(), next: None, machines: Vec::new() };
                         self.out.push(encode_page(tag, &nothing)?.freeze());
                         self.done(tag, Done::default());
                     }

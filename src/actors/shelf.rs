@@ -56,6 +56,11 @@ pub trait Shelf: Send + Sync + 'static {
         since_ms: u64,
         limit: usize,
     ) -> Result<Page, ReadError>;
+    /// See [`Reader::creators`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn creators(&self) -> Result<Vec<MachineId>, ReadError>;
     /// The next records of a log, see [`Reader::read_log`].
     ///
     /// # Errors
@@ -286,6 +291,10 @@ impl<D: Disk> Shelf for Reader<D> {
         limit: usize,
     ) -> Result<Page, ReadError> {
         Self::list(self, machine, from, since_ms, limit)
+    }
+
+    fn creators(&self) -> Result<Vec<MachineId>, ReadError> {
+        Self::creators(self)
     }
 
     fn read_log(

@@ -136,6 +136,18 @@ impl<D: Disk> Reader<D> {
         Ok(from.saturating_add(unit))
     }
 
+    /// The machines that have ever created an object that was stored here.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`], [`ReadError::Fenced`].
+    pub fn creators(&self) -> Result<Vec<MachineId>, ReadError> {
+        self.check()?;
+        let mut found: Vec<MachineId> =
+            self.names(CHUNKS)?.iter().filter_map(|name| name.parse().ok()).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
     /// The first chunkfile of `machine` at or after the cursor, in the order of log id and number.
     fn next_chunkfile(
         &self,

@@ -208,10 +208,19 @@ fn a_member_that_is_gone_for_good() {
     hands("machine 3 burns");
     cluster.storages[2].take().kill();
     first.until("status", &["mirror 3", "not connected", "forget 3"]);
+    let listed = |when: &str| {
+        let mut listed = cli.list();
+        let mut expected = ids.clone();
+        listed.sort();
+        expected.sort();
+        assert_eq!(listed, expected, "{when}: also what machine 3 created is listed");
+    };
+    listed("while it is away");
     first.until("forget 3", &["!error:"]);
     first.until("nodes", &["forgotten"]);
     first.until("status", &["!mirror 3", "!machine 3"]);
     for (n, id) in ids.iter().enumerate() {
         assert_eq!(cli.get(id), vec![u8::try_from(n).expect("small"); 3_000]);
     }
+    listed("when it is forgotten");
 }

@@ -23,7 +23,8 @@ fn a_kill_never_makes_fsck_cry() {
         .storages_with("store.single_file_threshold", "\"32KiB\"")
         .storages_with("store.chunkfile_size", "\"4MiB\"");
     cluster.start();
-    let plan = Plan { workers: 8, readers: 1, objects_per_worker: 24, size_max: 48 << 10 };
+    let plan =
+        Plan { workers: 8, readers: 1, objects_per_worker: 24, size_max: 48 << 10, copies: 1 };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

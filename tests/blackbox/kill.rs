@@ -15,7 +15,8 @@ fn no_kill_loses_or_mixes_an_acknowledged_operation() {
         .storages_with("store.single_file_threshold", "\"32KiB\"")
         .storages_with("store.chunkfile_size", "\"4MiB\"");
     cluster.start();
-    let plan = Plan { workers: 12, readers: 2, objects_per_worker: 24, size_max: 48 << 10 };
+    let plan =
+        Plan { workers: 12, readers: 2, objects_per_worker: 24, size_max: 48 << 10, copies: 1 };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -1,7 +1,7 @@
 //! Mirrors as clients and operators see them: real daemons from config files, killed, paused and brought back.
 
 use crate::harness::cluster::Cluster;
-use crate::harness::mirrored::{count_up, json, until_live, writers_survive};
+use crate::harness::mirrored::{count_up, json, machine_burns, until_live, writers_survive};
 use crate::harness::run::Cli;
 use crate::harness::{PATIENCE, eventually, from_env};
 use serde_json::Value;
@@ -212,4 +212,12 @@ fn no_dead_machine_is_waited_for_once_it_is_forgotten() {
     for (n, id) in ids.iter().enumerate() {
         assert_eq!(cli.get(id), format!("again {n}").as_bytes());
     }
+}
+
+/// A share of the campaign.
+#[test]
+fn no_change_with_two_copies_dies_with_a_machine() {
+    let seed = from_env("FOLIO_BURN_SEED", 1);
+    let report = machine_burns(tempfile::TempDir::new().expect("temporary folder"), seed);
+    println!("{report}");
 }

@@ -2,7 +2,7 @@
 
 use crate::campaign_dir;
 use crate::harness::from_env;
-use crate::harness::mirrored::{count_up, mirrors, writers_survive};
+use crate::harness::mirrored::{count_up, machine_burns, mirrors, writers_survive};
 use std::time::{Duration, Instant};
 
 /// 100,000 increments from 16 clients by compare-and-swap, storages killed one at a time: the counter is exact.
@@ -34,4 +34,15 @@ fn no_writer_waits_longer_than_a_second_for_a_dead_storage() {
     }
     println!("longest gap in {rounds} rounds: {longest:?}");
     assert!(longest <= Duration::from_secs(1), "{longest:?}");
+}
+
+/// Twenty clusters, and in each the machine that acknowledges dies with its disks.
+#[test]
+#[ignore = "a campaign: see docs/TESTING.md"]
+fn no_change_with_two_copies_dies_with_a_machine() {
+    let (rounds, seed) = (from_env("FOLIO_BURN_ROUNDS", 20), from_env("FOLIO_BURN_SEED", 1));
+    for round in 0..rounds {
+        let report = machine_burns(campaign_dir(), seed + round);
+        println!("round {round} (FOLIO_BURN_SEED={}): {report}", seed + round);
+    }
 }

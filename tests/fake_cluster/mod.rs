@@ -486,7 +486,8 @@ impl Session {
             opver: store.objects[id].1,
             modified_ms: 0,
         };
-        let answer = heads::ListAnswer { items: ids.iter().map(item).collect(), next };
+        let answer =
+            heads::ListAnswer { items: ids.iter().map(item).collect(), next, machines: Vec::new() };
         self.answer(frame, &answer, &[]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Acks, IdBytes, ObjectKind, ObjectState, Reserve, heads};
 use crate::cluster::view::MountState;
-use crate::format::ids::{MountIndex, Tag, Token};
+use crate::format::ids::{MachineId, MountIndex, Tag, Token};
 use serde_bytes::ByteBuf;
 
 heads! {
@@ -128,7 +128,7 @@ heads! {
         pub forwarded: bool,
     }
 
-    /// Request `list`: live objects that this storage created.
+    /// Request `list`: live objects that one storage created, this one or another whose objects it mirrors.
     pub struct List {
         /// Where the last page ended; empty: from the beginning.
         pub cursor: ByteBuf,
@@ -136,6 +136,8 @@ heads! {
         pub since_ms: Option<u64>,
         /// At most so many, up to [`LIST_PAGE_MAX`](super::LIST_PAGE_MAX).
         pub limit: u32,
+        /// Who created them; `None`: whoever answers. A cursor goes on at any member of the syncgroup.
+        pub of: Option<MachineId> = None,
     }
 
     /// One object of a page.
@@ -156,6 +158,8 @@ heads! {
         pub items: Vec<ListItem>,
         /// Where to go on; `None`: that was all.
         pub next: Option<ByteBuf>,
+        /// With the first page: machines of which there are objects here, also such as are gone for good.
+        pub machines: Vec<MachineId> = Vec::new(),
     }
 
     /// Request `df`.

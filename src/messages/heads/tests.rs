@@ -78,9 +78,13 @@ fn no_head_is_misread_cut_or_newer() {
         state: ObjectState::Deleted,
         forwarded: true,
     });
-    check(&List { cursor: vec![1, 2].into(), since_ms: Some(1), limit: 100 });
+    check(&List { cursor: vec![1, 2].into(), since_ms: Some(1), limit: 100, of: Some(3) });
     let item = ListItem { id, length: 1, opver: tag(), modified_ms: 4 };
-    check(&ListAnswer { items: vec![item.clone(), item], next: Some(vec![9].into()) });
+    check(&ListAnswer {
+        items: vec![item.clone(), item],
+        next: Some(vec![9].into()),
+        machines: vec![7],
+    });
     check(&Df {});
     check(&ErrorHead { code: 3, message: "m".into(), remedy: String::new(), node: "g/a/1".into() });
     check(&DataEnd { length: 1, crc32c: 2 });
@@ -144,8 +148,11 @@ fn a_page_of_ids_fits_its_frame() {
         },
         modified_ms: u64::MAX,
     };
-    let page =
-        ListAnswer { items: vec![item; LIST_PAGE_MAX as usize], next: Some(vec![0; 256].into()) };
+    let page = ListAnswer {
+        items: vec![item; LIST_PAGE_MAX as usize],
+        next: Some(vec![0; 256].into()),
+        machines: vec![u16::MAX; 256],
+    };
     assert!(bytes_of(&page).len() <= crate::messages::opcode::HEAD_MAX as usize);
 }
 

@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Node};
 use super::content::{below, content, identify};
+use super::witness::{Plan, Report, Witness};
 use super::{PATIENCE, eventually};
 use folio::client::{Body, Client, ErrorCode, GetOptions, PutOptions};
 use folio::format::file_id::FileId;
@@ -252,4 +253,43 @@ async fn writer(
         }
     }
     (longest, objects)
+}
+
+/// The machine that acknowledges dies in the middle of a load and its disks with it: no change that was acknowledged with two
+/// copies is missing on the two that are left, and these become identical.
+pub fn machine_burns(dir: TempDir, seed: u64) -> Report {
+    let mut dice = seed;
+    let mut cluster = Cluster::in_dir(dir, 1, &["a"; 3], 2)
+        .storages_with("store.single_file_threshold", "\"32KiB\"")
+        .storages_with("store.chunkfile_size", "\"4MiB\"")
+        .storages_with("sync.compare_period", "\"1s\"")
+        .started();
+    until_live(&cluster);
+    let runtime = runtime();
+    let client = runtime.block_on(cluster.client(Duration::from_secs(20)));
+    let plan =
+        Plan { workers: 12, readers: 2, objects_per_worker: 24, size_max: 48 << 10, copies: 2 };
+    let mut witness = Witness::new(plan, seed);
+    let load = witness.start(&runtime, &client);
+    load.wait_operations(50 + below(&mut dice, 1500));
+    let burns = below(&mut dice, 3) as usize;
+    cluster.storages[burns].take().kill();
+    std::fs::remove_dir_all(cluster.dir.path().join(format!("s{}", burns + 1))).expect("its disks");
+    load.wait_operations(300);
+    let report = load.stop(&runtime);
+    // Whoever looks knows nothing.
+    drop(client);
+    let client = runtime.block_on(cluster.client(Duration::from_secs(20)));
+    runtime.block_on(witness.settle(&client));
+    let left: Vec<usize> = (0..3).filter(|at| *at != burns).collect();
+    eventually("what is left is identical", 4 * PATIENCE, || {
+        let peers = json(&cluster.storages[left[0]].admin("peers json"));
+        let rows = peers["peers"].as_array().expect("a table").clone();
+        let other = (left[1] + 1) as u64;
+        let mut rows = rows.iter().filter(|row| row["peer"] == other);
+        rows.all(|row| row["contents"] == "identical").then_some(())
+    });
+    cluster.storages.remove(burns);
+    cluster.stop_all();
+    report
 }

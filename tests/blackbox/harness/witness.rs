@@ -7,7 +7,7 @@
 
 use super::PATIENCE;
 use super::content::{below, content, identify};
-use folio::client::{Body, Client, Error, ErrorCode, GetOptions, PutOptions};
+use folio::client::{Body, Client, Error, ErrorCode, GetOptions, PutOptions, Written};
 use folio::format::file_id::FileId;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -28,6 +28,8 @@ pub struct Plan {
     pub objects_per_worker: u64,
     /// Longest content.
     pub size_max: usize,
+    /// With fewer copies an acknowledgement promises nothing: a machine is going to be lost for good.
+    pub copies: u8,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +154,12 @@ impl Witness {
         let objects = lock(&self.common.objects).clone();
         for object in &objects {
             let Some(id) = lock(object).id.clone() else { continue };
-            let found = look(client, &id).await.unwrap_or_else(|e| panic!("{id}: {e}"));
+            let found = match look(client, &id).await {
+                Ok(found) => found,
+                // Stored on the machine that is gone, and nowhere else, as the answer said.
+                Err(error) if is_refusal(error.code) && lock(object).acked == 0 => continue,
+                Err(error) => panic!("{id}: {error}"),
+            };
             let is_listed = listed.remove(&id.to_string()).is_some();
             assert_eq!(is_listed, matches!(found, State::Live(_)), "{id}: {found:?} and listed");
             let mut object = lock(object);
@@ -278,7 +285,9 @@ async fn work(client: Client, common: Arc<Common>, plan: Plan, mut dice: u64) {
         let size_bits = below(&mut dice, (plan.size_max as u64).ilog2().into()) as u32;
         let size = 28 + below(&mut dice, (2u64 << size_bits).min(plan.size_max as u64)) as usize;
         let result = change(&client, &object, before, next, size).await;
-        settle_one(&common, &object, before, next, result);
+        let lonely = result.as_ref().is_ok_and(|written| written.copies < plan.copies);
+        let result = result.map(|written| written.id);
+        settle_one(&common, &object, before, next, result, lonely);
     }
 }
 
@@ -288,12 +297,12 @@ async fn change(
     before: State,
     next: State,
     size: usize,
-) -> Result<FileId, Error> {
+) -> Result<Written, Error> {
     let (index, id) = {
         let object = lock(object);
         (object.index, object.id.clone())
     };
-    let written = match (before, next, id) {
+    match (before, next, id) {
         (State::Nothing, State::Live(version), _) => {
             client.put(Body::bytes(content(index, version, size)), PutOptions::default()).await
         }
@@ -303,8 +312,7 @@ async fn change(
         (State::Live(_), _, Some(id)) => client.delete(&id, None).await,
         (State::Deleted(_), _, Some(id)) => client.undelete(&id).await,
         (before, next, id) => panic!("no operation leads from {before:?} to {next:?} of {id:?}"),
-    };
-    written.map(|written| written.id)
+    }
 }
 
 fn settle_one(
@@ -313,9 +321,15 @@ fn settle_one(
     before: State,
     next: State,
     result: Result<FileId, Error>,
+    lonely: bool,
 ) {
     let mut object = lock(object);
     match result {
+        Ok(id) if lonely => {
+            // It may be lost with its machine: its outcome stays open.
+            object.id = Some(id);
+            common.unknown.fetch_add(1, Ordering::SeqCst);
+        }
         Ok(id) => {
             if let Some(known) = &object.id
                 && *known != id
