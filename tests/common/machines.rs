@@ -174,7 +174,7 @@ pub fn wired(dir: &Path, extra: &[(&str, &str)]) -> (TrackerNode, Proxy, Vec<Mac
     let mut extra = extra.to_vec();
     extra.push(("advertise", &advertise));
     let two = Machine::new(dir, 2, tracker.address, &extra);
-    proxy.to(two.listen.parse().unwrap());
+    proxy.to(two.listen.parse().expect("an address"));
     let machines = vec![one, two];
     until_live(&machines);
     (tracker, proxy, machines)
