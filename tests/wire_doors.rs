@@ -166,9 +166,12 @@ fn good_head(opcode: Opcode) -> Vec<u8> {
         Opcode::Delete => bytes_of(&Delete { id, token, if_opver: None }),
         Opcode::Undelete => bytes_of(&Undelete { id, token }),
         Opcode::Stat => bytes_of(&Stat { id, local_only: false }),
-        Opcode::List => {
-            bytes_of(&List { cursor: serde_bytes::ByteBuf::new(), since_ms: None, limit: 10 })
-        }
+        Opcode::List => bytes_of(&List {
+            cursor: serde_bytes::ByteBuf::new(),
+            since_ms: None,
+            limit: 10,
+            of: None,
+        }),
         Opcode::Df => bytes_of(&Df {}),
         Opcode::View => bytes_of(&View { known_epoch: 0, known_tracker: Uuid::new([0; 16]) }),
         Opcode::Route => bytes_of(&Route {
@@ -490,7 +493,7 @@ fn is_unharmed(door: &Door) {
     if door.daemon == Daemon::Tracker {
         return;
     }
-    let list = List { cursor: serde_bytes::ByteBuf::new(), since_ms: None, limit: 10 };
+    let list = List { cursor: serde_bytes::ByteBuf::new(), since_ms: None, limit: 10, of: None };
     let id = client.send(Opcode::List, 0, &list, b"");
     let page: ListAnswer = client.outcome(id).expect("a page");
     assert!(page.items.is_empty(), "{}: somebody stored {:?}", door.what, page.items);
