@@ -21,6 +21,7 @@ mod mirrors;
 mod mounts;
 mod remains;
 mod report;
+mod scrubs;
 
 pub use report::MountStatus;
 
@@ -55,6 +56,7 @@ use bytes::Bytes;
 use memory_file::{MemoryFile, StateError};
 use mirrors::Mirrors;
 use mounts::MountOpener;
+use scrubs::Scrubs;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -191,6 +193,7 @@ pub async fn start(
     let reporters = report::start(&settings, &room, &advertise, &identity, &control);
     let lately = Arc::default();
     report::tick(&room, &control, stop.clone(), Arc::clone(&lately));
+    let scrubs = Scrubs::start(&settings.scrub, &room, &net);
     let overseer = mirrors::Overseer::new(&settings, &room, identity, &reporters, net);
     let mirrors = overseer.start(&control, options.found_after, stop.clone());
     let statuses = reporters.iter().map(|(_, status)| status.clone());
@@ -202,6 +205,7 @@ pub async fn start(
         clock: Monotonic::start(),
         mirrors: Arc::clone(&mirrors),
         lately,
+        scrubs,
     });
     let metrics = match metrics_listener {
         Some(listener) => Some(serve_metrics(listener, Arc::clone(&sight), &control)?),

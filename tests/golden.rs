@@ -19,6 +19,7 @@ use folio::format::members::Member;
 use folio::format::memory::Memory;
 use folio::format::record::{ChunkfileCreated, Edit, Record, Replaced, SlotImage};
 use folio::format::recovery_state::{Cause, Phase, RecoveryState};
+use folio::format::scrub_state::{OpenDamage, ScrubState};
 use folio::format::single::{BLOCK_LEN, FOOTER_LEN, Footer, TrailerBuilder};
 use folio::format::slot::{Body, NotASlot, Role, SlotHeader, State, Stay};
 use std::path::PathBuf;
@@ -44,6 +45,29 @@ fn object() -> ObjectId {
 
 fn file_id() -> FileId {
     FileId::new("books", "a", object(), Some("txt")).unwrap()
+}
+
+fn scrub_state() -> ScrubState {
+    let id = ChunkfileId { machine: 3, log_id: 0x0102_0304, chunk: 9 };
+    let home = Address { machine: 3, log_id: 0x0102_0304, chunk: 9, offset_units: 77 };
+    ScrubState {
+        running: true,
+        paused: true,
+        at_once: false,
+        next: Some((id, 4711)),
+        begun_ms: 1_700_000_000_001,
+        finished_ms: 1_700_000_000_000,
+        bytes: 1 << 33,
+        found: 12,
+        repaired: 8,
+        gone: 1,
+        by_reads: 2,
+        open: vec![
+            OpenDamage::Object(home),
+            OpenDamage::Chunkfile(id),
+            OpenDamage::Known(object()),
+        ],
+    }
 }
 
 fn recovery_state() -> RecoveryState {
@@ -302,6 +326,11 @@ fn all() -> Vec<Golden> {
             assert_eq!(read, label());
             read.encode()
         }),
+        ("scrub-state-v1.0", scrub_state().encode(), |bytes| {
+            let read = ScrubState::decode(bytes).unwrap();
+            assert_eq!(read, scrub_state());
+            read.encode()
+        }),
         ("recovery-state-v1.0", recovery_state().encode(), |bytes| {
             let read = RecoveryState::decode(bytes).unwrap();
             assert_eq!(read, recovery_state());
@@ -421,6 +450,7 @@ fn a_newer_minor_is_read() {
     assert_eq!(Memory::decode(&envelope(&memory().encode())), Ok(memory()));
     let state = recovery_state();
     assert_eq!(RecoveryState::decode(&envelope(&state.encode())), Ok(state));
+    assert_eq!(ScrubState::decode(&envelope(&scrub_state().encode())), Ok(scrub_state()));
     assert_eq!(ChunkfileHeader::decode(&envelope(&chunkfile().encode())), Ok(chunkfile()));
     let newer = with_version(&segment().encode(), 1, Some(1), crc_at(72));
     assert_eq!(SegmentHeader::decode(&newer), Ok(segment()));
@@ -441,6 +471,7 @@ fn a_newer_major_is_refused_by_name() {
     assert!(refused(Label::decode(&newer(&label().encode())).unwrap_err()));
     assert!(refused(Memory::decode(&newer(&memory().encode())).unwrap_err()));
     assert!(refused(RecoveryState::decode(&newer(&recovery_state().encode())).unwrap_err()));
+    assert!(refused(ScrubState::decode(&newer(&scrub_state().encode())).unwrap_err()));
     assert!(refused(ChunkfileHeader::decode(&newer(&chunkfile().encode())).unwrap_err()));
     let (trailer, footer) = single();
     let newer = with_version(&trailer[trailer.len() - FOOTER_LEN..], 2, Some(0), crc_at(76));

@@ -66,6 +66,9 @@ impl Handler<Absorb> for Binlog {
             engine.absorb(&state.chunkfiles, &state.copies)
         };
         let absorbed = self.room.borrow_mut().take_over(take);
+        if let Ok(Absorbed { mended, .. }) = &absorbed {
+            self.room.borrow().shared.scrub.mended(mended);
+        }
         self.checkpoint(ctx);
         self.tick_soon(ctx);
         absorbed

@@ -116,6 +116,32 @@ pub async fn fetch(
     }
 }
 
+/// Has a content here once more, although a file of it is in place: that one is damaged. It waits, durable and verified, under
+/// its temporary name when this returns. On an arbiter.
+///
+/// # Errors
+/// Why nobody gave it.
+pub async fn fetch_anew(
+    table: &Arc<PeerTable>,
+    mount: &Arc<SharedMount>,
+    large: (Position, u64),
+) -> Result<(), String> {
+    let shelf = Arc::clone(&mount.open().map_err(|problem| problem.message)?.shelf);
+    let _permit = table.fetches.permits.acquire().await.map_err(|closed| closed.to_string())?;
+    let mut why = "no other member is connected".to_owned();
+    for source in table.all().into_iter().filter(|peer| peer.is_connected()) {
+        if !source.mount(mount.index).is_some_and(|there| there.is_serving()) {
+            continue;
+        }
+        match from_peer(table, &source, mount, &shelf, large).await {
+            Ok(()) => return Ok(()),
+            Err(Miss::NotThere) => why = format!("machine {} does not have it", source.machine),
+            Err(Miss::Failed(failed)) => why = format!("machine {}: {failed}", source.machine),
+        }
+    }
+    Err(why)
+}
+
 async fn from_anybody(
     table: &PeerTable,
     mount: &Arc<SharedMount>,

@@ -10,7 +10,9 @@ use super::problems;
 use super::shared_mount::SharedMount;
 use super::shelf::Single;
 use crate::format::crc::{crc32c, crc32c_combine};
+use crate::format::file_id::ObjectId;
 use crate::messages::heads::{DATA_FRAME, DataEnd, ObjectHead};
+use crate::store::read::ReadError;
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -25,7 +27,7 @@ pub struct Download {
     credit: u64,
     reading: bool,
     sent: DataEnd,
-    held: Option<(Permit, Arc<SharedMount>)>,
+    held: Option<(Permit, Arc<SharedMount>, ObjectId)>,
 }
 
 enum Source {
@@ -71,8 +73,8 @@ impl Download {
     }
 
     /// Takes its share of the budget along.
-    pub fn hold(&mut self, permit: Permit, mount: Arc<SharedMount>) {
-        self.held = Some((permit, mount));
+    pub fn hold(&mut self, permit: Permit, mount: Arc<SharedMount>, id: ObjectId) {
+        self.held = Some((permit, mount, id));
     }
 
     /// The head of the answer.
@@ -110,7 +112,8 @@ impl Download {
                 Some(bytes.slice(at(range.start).min(bytes.len())..at(range.end).min(bytes.len())))
             }
             Source::Single(single) => {
-                let (_, mount) = self.held.as_ref()?;
+                let (_, mount, id) = self.held.as_ref()?;
+                let id = *id;
                 self.reading = true;
                 let (single, mount, to) = (Arc::clone(single), Arc::clone(mount), Arc::clone(to));
                 let pool = Arc::clone(&mount.pool);
@@ -123,6 +126,9 @@ impl Download {
                         Ok(at) => Ok(Bytes::from(buffer).slice(at)),
                         Err(error) => {
                             tracing::error!(mount = mount.index, %error, "damage found");
+                            if matches!(error, ReadError::Damaged(_)) {
+                                mount.scrub.suspect(id);
+                            }
                             Err(Box::new(problems::of_read(&error, &mount)))
                         }
                     };

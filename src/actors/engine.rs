@@ -8,13 +8,14 @@ use crate::cluster::reuse::MemberReport;
 use crate::format::conflict::Conflict;
 use crate::format::file_id::ObjectId;
 use crate::format::forgotten::Forgotten;
-use crate::format::ids::{ChunkfileId, MachineId, Position, Sequence, Tag, Token};
+use crate::format::ids::{Address, ChunkfileId, MachineId, Position, Sequence, Tag, Token};
 use crate::format::members::Member;
 use crate::format::record::{ChunkfileCreated, Dropped};
 use crate::format::recovery_state::RecoveryState;
 use crate::store::absorb::Absorbed;
 use crate::store::disk::Disk;
 use crate::store::error::{StoreError, StoreResult};
+use crate::store::mend::Look;
 use crate::store::mount::{Body, Mount, MountStats, PutRequest, Staged};
 use crate::store::slot_copy::SlotCopy;
 use crate::store::sync::{LogName, LogSlice, Received};
@@ -154,6 +155,24 @@ pub trait Engine: Send + 'static {
     /// # Errors
     /// The mount is fenced.
     fn drop_archived(&mut self, dropped: &Dropped) -> StoreResult<bool>;
+
+    // --- damage ---
+
+    /// Looks at a home again, in line with the changes; see [`Mount::look_again`].
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn look_again(&mut self, home: Address, known: Option<&ObjectId>) -> StoreResult<Look>;
+    /// Puts a large content that came anew in the place of a damaged one; see [`Mount::mend_content`].
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn mend_content(&mut self, home: Address, content: Position) -> StoreResult<bool>;
+    /// Writes the damaged header of a chunkfile again; see [`Mount::mend_chunkfile`].
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn mend_chunkfile(&mut self, created: &ChunkfileCreated) -> StoreResult<bool>;
 
     // --- refilling ---
 
@@ -311,6 +330,18 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn drop_archived(&mut self, dropped: &Dropped) -> StoreResult<bool> {
         Self::drop_archived(self, dropped)
+    }
+
+    fn look_again(&mut self, home: Address, known: Option<&ObjectId>) -> StoreResult<Look> {
+        Self::look_again(self, home, known)
+    }
+
+    fn mend_content(&mut self, home: Address, content: Position) -> StoreResult<bool> {
+        Self::mend_content(self, home, content)
+    }
+
+    fn mend_chunkfile(&mut self, created: &ChunkfileCreated) -> StoreResult<bool> {
+        Self::mend_chunkfile(self, created)
     }
 
     fn save_recovery(&mut self, state: &RecoveryState) -> StoreResult<()> {

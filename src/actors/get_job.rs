@@ -166,6 +166,9 @@ impl GetJob {
     }
 
     fn fail(&mut self, error: &ReadError) {
+        if matches!(error, ReadError::Damaged(_)) {
+            self.mount.scrub.suspect(self.id);
+        }
         let problem = problems::of_object(error, &self.mount, &self.id);
         self.failed(problem);
     }
@@ -259,7 +262,7 @@ impl GetJob {
                 Problem::new(ErrorCode::Busy, "too many bytes are in flight").remedy("ask again");
             return to.push(Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) });
         }
-        download.hold(permit, Arc::clone(&self.mount));
+        download.hold(permit, Arc::clone(&self.mount), self.id);
         to.push(Out::Opened { tag, download: Box::new(download) });
     }
 

@@ -11,6 +11,7 @@
 //! | [`state_pull`] (a task) | net | chunkfile by chunkfile | a page of copies on its way for each | a peer that has no log for us, comparisons | a mirror (questions), `Binlog` (what is news) |
 //! | [`chunk_file::ChunkFile`] | disk of its mount | **FIFO: every change of every key in one chunkfile** | budget | [`connection`], the read pool | the engine, `Binlog` |
 //! | [`binlog::Binlog`] | disk of its mount | one flush at a time | one flush outstanding | `ChunkFile` | the engine, the replies of a batch |
+//! | [`scrubber::Scrubber`] | net; reads through the mount's pool | one slice at a time | one slice; the pace | its own clock, reads that met damage, `AdminConsole` | `Binlog` (second looks, repairs), a mirror (questions) |
 //! | [`admin_console::AdminConsole`] | control | its socket | one command at a time | an operator | the daemon's commands |
 //!
 //! The metrics page ([`metrics_server`]) is served on the control arbiter, from what [`meter`] counted.
@@ -39,6 +40,7 @@ pub mod heartbeat;
 mod incoming;
 pub mod incoming_slice;
 pub mod list_job;
+mod mend_room;
 pub mod meter;
 pub mod metrics_page;
 pub mod metrics_server;
@@ -61,6 +63,8 @@ pub mod reply;
 pub mod reporter;
 mod requests;
 pub mod router;
+pub mod scrub_desk;
+pub mod scrubber;
 pub mod session;
 pub mod shared_mount;
 pub mod shelf;

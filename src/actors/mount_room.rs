@@ -232,6 +232,9 @@ impl MountRoom {
             What::Put { .. } => None,
             What::Modify { id, .. } | What::Delete { id, .. } | What::Undelete { id } => Some(*id),
         };
+        if let (StoreError::Damaged(_), Some(id)) = (error, id) {
+            self.shared.scrub.suspect(id);
+        }
         if wants_another_mount(error) {
             self.note_full();
             if let What::Put { content: content @ Content::Inline { .. }, reserve, lane, others } =

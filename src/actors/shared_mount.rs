@@ -8,6 +8,7 @@ use super::meter::{Meter, MountMeters};
 use super::mirror::{Mirror, Outlook};
 use super::read_pool::ReadPool;
 use super::registry::Registry;
+use super::scrub_desk::ScrubDesk;
 use super::session::Problem;
 use super::shelf::Shelf;
 use super::task::Task;
@@ -75,6 +76,8 @@ pub struct SharedMount {
     pub mirror: Mirror,
     /// What is counted of it.
     pub meters: MountMeters,
+    /// What is known of damage on it.
+    pub scrub: ScrubDesk,
     published: ArcSwap<Published>,
     open: ArcSwapOption<OpenMount>,
     /// While it is refilled: the read side, for ourselves only.
@@ -125,6 +128,7 @@ impl SharedMount {
             reserve_free: AtomicU64::new(reserve_free),
             mirror,
             meters: MountMeters::new(meter),
+            scrub: ScrubDesk::default(),
             published: ArcSwap::from_pointee(published),
             open: ArcSwapOption::empty(),
             refilled: ArcSwapOption::empty(),

@@ -7,6 +7,7 @@ use crate::format::conflict::Conflict;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::{Address, ChunkfileId, MachineId, Position, Sequence};
 use crate::format::record::ChunkfileCreated;
+use crate::format::scrub_state::ScrubState;
 use crate::format::slot::SlotHeader;
 use crate::store::archive::{ArchiveNames, ArchivedName};
 use crate::store::content::{ContentCopy, CopyError};
@@ -16,6 +17,7 @@ use crate::store::list::{Cursor, Page};
 use crate::store::log_reader::{LogCursor, LogRead};
 use crate::store::read::ReadError;
 use crate::store::reader::{Fast, Got, Reader};
+use crate::store::scrub::{LargeCheck, LargeState, SlotsChecked};
 use crate::store::single_reader::SingleReader;
 use crate::store::single_writer::{Finished, SingleWriter, remove_temp};
 use crate::store::slot_copy::SlotCopy;
@@ -166,6 +168,40 @@ pub trait Shelf: Send + Sync + 'static {
         lost: &Conflict,
         content: Position,
     ) -> Result<Box<dyn Single>, ReadError>;
+    /// Whether a chunkfile's header is as it was written, see [`Reader::check_chunkfile`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn check_chunkfile(&self, id: ChunkfileId) -> Result<Option<bool>, ReadError>;
+    /// Verifies a part of a chunkfile, see [`Reader::check_slots`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn check_slots(
+        &self,
+        id: ChunkfileId,
+        from: u32,
+        max_bytes: u64,
+    ) -> Result<SlotsChecked, ReadError>;
+    /// Goes on verifying the content of a large object, see [`Reader::check_large`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn check_large(
+        &self,
+        check: &mut LargeCheck,
+        max_bytes: u64,
+    ) -> Result<(LargeState, u64), ReadError>;
+    /// How far the verification of the mount is, see [`Reader::load_scrub`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn load_scrub(&self) -> Result<Option<ScrubState>, ReadError>;
+    /// Keeps it, see [`Reader::save_scrub`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn save_scrub(&self, state: &ScrubState) -> Result<(), ReadError>;
     /// Space of the file system.
     ///
     /// # Errors
@@ -387,6 +423,35 @@ impl<D: Disk> Shelf for Reader<D> {
         content: Position,
     ) -> Result<Box<dyn Single>, ReadError> {
         Ok(Box::new(Self::open_archived(self, lost, content)?))
+    }
+
+    fn check_chunkfile(&self, id: ChunkfileId) -> Result<Option<bool>, ReadError> {
+        Self::check_chunkfile(self, id)
+    }
+
+    fn check_slots(
+        &self,
+        id: ChunkfileId,
+        from: u32,
+        max_bytes: u64,
+    ) -> Result<SlotsChecked, ReadError> {
+        Self::check_slots(self, id, from, max_bytes)
+    }
+
+    fn check_large(
+        &self,
+        check: &mut LargeCheck,
+        max_bytes: u64,
+    ) -> Result<(LargeState, u64), ReadError> {
+        Self::check_large(self, check, max_bytes)
+    }
+
+    fn load_scrub(&self) -> Result<Option<ScrubState>, ReadError> {
+        Self::load_scrub(self)
+    }
+
+    fn save_scrub(&self, state: &ScrubState) -> Result<(), ReadError> {
+        Self::save_scrub(self, state)
     }
 
     fn space(&self) -> io::Result<Space> {

@@ -17,6 +17,7 @@ mod chunkfile;
 pub mod compare;
 mod limiter;
 pub mod pulls;
+pub mod repair;
 mod source;
 
 use super::absorb_room::Reached;

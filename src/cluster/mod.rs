@@ -20,6 +20,7 @@
 //! | [`liveness`] | who is up, with hysteresis |
 //! | [`nodes`] | the tracker's node table: admission, duplicates, the view made from it |
 //! | [`routing`] | which storage a request goes to, and where else |
+//! | [`scrub`] | how fast a mount is verified, and what is known to be damaged |
 //! | [`takeover`] | who may change an object, and when a mirror does |
 pub mod acks;
 pub mod alike;
@@ -36,6 +37,7 @@ pub mod opver;
 pub mod relay;
 pub mod reuse;
 pub mod routing;
+pub mod scrub;
 pub mod takeover;
 pub mod tenancy;
 pub mod version;

@@ -15,5 +15,6 @@ pub mod memory;
 pub mod paths;
 pub mod record;
 pub mod recovery_state;
+pub mod scrub_state;
 pub mod single;
 pub mod slot;

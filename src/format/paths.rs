@@ -6,6 +6,8 @@
 //! folio.forgotten                                             members that were removed for good
 //! checkpoint                                                  applied coverage, free space
 //! recovery.state                                              while the mount is refilled; it does not serve
+//! scrub.state                                                 how far the verification of the mount is
+//! damaged/<time>-<number>                                     bytes that were found damaged and replaced, for people
 //! chunks/<machine>/<log id>/<xx>/<number>.chunk               xx: bits 8..16 of the number
 //! singles/<machine>/<log id>/<xx>/<yy>/<sequence>.single      xx, yy: bits 16..24 and 8..16 of the sequence
 //! singles/tmp/<machine>-<log id>-<sequence>.tmp               a large object on its way in
@@ -17,7 +19,7 @@
 //! conflicts/<object>-<machine>-<log id>-<sequence>.dropped    empty: it was given up, and is not kept again
 //! ```
 //!
-//! Machines are decimal; log ids and chunk numbers are 8, sequences 16 hexadecimal digits; an object is the 60
+//! Machines are decimal; log ids and chunk numbers are 8, sequences and times (ms since 1970) 16 hexadecimal digits; an object is the 60
 //! characters of its id without names. What is about to be renamed into place has `.tmp` behind its name.
 //! Neighbouring numbers share a folder, so that a small store has few of them.
 
@@ -42,6 +44,12 @@ pub const CHECKPOINT_TMP: &str = "checkpoint.tmp";
 pub const RECOVERY_STATE: &str = "recovery.state";
 /// The same on its way in.
 pub const RECOVERY_STATE_TMP: &str = "recovery.state.tmp";
+/// How far the verification of the mount is.
+pub const SCRUB_STATE: &str = "scrub.state";
+/// The same on its way in.
+pub const SCRUB_STATE_TMP: &str = "scrub.state.tmp";
+/// Folder of the bytes that were found damaged and replaced.
+pub const DAMAGED: &str = "damaged";
 /// Folder of the chunkfiles.
 pub const CHUNKS: &str = "chunks";
 /// Folder of the singlefiles.
@@ -87,6 +95,12 @@ pub enum MountFile {
     RecoveryState,
     /// See [`RECOVERY_STATE_TMP`].
     RecoveryStateTmp,
+    /// See [`SCRUB_STATE`].
+    ScrubState,
+    /// See [`SCRUB_STATE_TMP`].
+    ScrubStateTmp,
+    /// Bytes that were found damaged: when, ms since 1970, and a number.
+    Damaged(u64, u32),
     /// A chunkfile.
     Chunk(ChunkfileId),
     /// A singlefile, by the id of its content.
@@ -140,6 +154,10 @@ impl MountFile {
             [BINLOG, "spare"] => Some(Self::BinlogSpare),
             [BINLOG, name] => segment(name).map(Self::Binlog),
             [SYNCLOG, peer, name] => Some(Self::Synclog(peer.parse().ok()?, segment(name)?)),
+            [DAMAGED, name] => {
+                let (at, number) = name.split_once('-')?;
+                Some(Self::Damaged(hex64(at)?, hex32(number)?))
+            }
             [CONFLICTS, name] if name.ends_with(".single") => {
                 position(name.strip_suffix(".single")?).map(Self::ConflictSingle)
             }
@@ -161,6 +179,8 @@ impl MountFile {
             CHECKPOINT_TMP => Some(Self::CheckpointTmp),
             RECOVERY_STATE => Some(Self::RecoveryState),
             RECOVERY_STATE_TMP => Some(Self::RecoveryStateTmp),
+            SCRUB_STATE => Some(Self::ScrubState),
+            SCRUB_STATE_TMP => Some(Self::ScrubStateTmp),
             _ => None,
         }
     }
@@ -177,6 +197,9 @@ impl fmt::Display for MountFile {
             Self::CheckpointTmp => f.write_str(CHECKPOINT_TMP),
             Self::RecoveryState => f.write_str(RECOVERY_STATE),
             Self::RecoveryStateTmp => f.write_str(RECOVERY_STATE_TMP),
+            Self::ScrubState => f.write_str(SCRUB_STATE),
+            Self::ScrubStateTmp => f.write_str(SCRUB_STATE_TMP),
+            Self::Damaged(at, number) => write!(f, "{DAMAGED}/{at:016x}-{number:08x}"),
             Self::Chunk(id) => {
                 let (m, l, n) = (id.machine, id.log_id, id.chunk);
                 write!(f, "{CHUNKS}/{m}/{l:08x}/{:02x}/{n:08x}.chunk", (n >> 8) & 0xff)
@@ -281,7 +304,7 @@ mod tests {
     use crate::format::file_id::ObjectKind;
     use proptest::prelude::*;
 
-    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 16] {
+    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 19] {
         let name = SegmentName { log_id: p.log_id, first: p.sequence };
         let object = ObjectId {
             kind: ObjectKind::Chunk,
@@ -312,6 +335,9 @@ mod tests {
             MountFile::ConflictDropped(object, p),
             MountFile::Forgotten,
             MountFile::ForgottenTmp,
+            MountFile::ScrubState,
+            MountFile::ScrubStateTmp,
+            MountFile::Damaged(p.sequence, n),
         ]
     }
 

@@ -317,7 +317,7 @@ impl Run<'_> {
 /// Folders that hold what is ours, at any depth.
 fn is_folder(path: &str) -> bool {
     let top = path.split('/').next().unwrap_or(path);
-    matches!(top, "chunks" | "singles" | "binlog" | "synclog" | "conflicts")
+    matches!(top, "chunks" | "singles" | "binlog" | "synclog" | "conflicts" | "damaged")
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -45,6 +45,15 @@ fn guess(path: &str) -> Option<Named> {
         ["checkpoint"] => Some(Named::Checkpoint),
         ["folio.forgotten"] => Some(Named::Forgotten),
         ["recovery.state"] => Some(Named::RecoveryState),
+        // Nothing depends on how far a verification is: one that is damaged begins anew.
+        ["scrub.state" | "scrub.state.tmp"] => Some(Named::Temporary),
+        // What was found damaged and replaced, kept for people.
+        ["damaged", name] => {
+            let (at, number) = name.split_once('-')?;
+            hex64(at)?;
+            hex32(number)?;
+            Some(Named::Temporary)
+        }
         ["folio.mount.tmp" | "folio.forgotten.tmp" | "checkpoint.tmp" | "recovery.state.tmp"]
         | ["binlog", "spare"] => Some(Named::Temporary),
         ["chunks", machine, log_id, _, name] => Some(Named::Chunk(ChunkId {
@@ -180,6 +189,8 @@ mod tests {
             "synclog/9/0000abcd-0001000000123456.log",
             "conflicts/7-0000abcd-0001000000123456.single",
             "binlog/spare",
+            "scrub.state",
+            "damaged/0001000000123456-00000000",
         ] {
             assert!(parse(path).is_some(), "{path}");
         }

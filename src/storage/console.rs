@@ -7,6 +7,7 @@ mod inspect;
 mod operate;
 mod peers;
 mod recover;
+mod scrub;
 mod warnings;
 
 use std::sync::atomic::Ordering;
@@ -18,6 +19,7 @@ use super::lately::Lately;
 use super::memory_file::MemoryFile;
 use super::mirrors::Mirrors;
 use super::report::{self, MountStatus};
+use super::scrubs::Scrubs;
 use crate::actors::admin_console::{
     CommandResult, ConsoleAnswer, ConsoleSource, Value, no_arguments,
 };
@@ -39,6 +41,7 @@ pub(super) struct Sight {
     pub mirrors: Arc<Mirrors>,
     /// The last minute.
     pub lately: Arc<Mutex<Lately>>,
+    pub scrubs: Arc<Scrubs>,
 }
 
 /// The commands of one storage.
@@ -48,7 +51,7 @@ pub(super) fn source(sight: Arc<Sight>) -> ConsoleSource {
     let (mounts, nodes) = (Arc::clone(&status), Arc::clone(&status));
     let (peers, sync) = (Arc::clone(&status), Arc::clone(&status));
     let (conflicts, forget) = (Arc::clone(&status), Arc::clone(&status));
-    let recover = Arc::clone(&status);
+    let (recover, scrub) = (Arc::clone(&status), Arc::clone(&status));
     let source = ConsoleSource::new(node, "storage", env!("CARGO_PKG_VERSION"));
     operations(source, &status)
         .command("status", "", "how this storage is, and what mends what is wrong", move |words| {
@@ -102,6 +105,15 @@ pub(super) fn source(sight: Arc<Sight>) -> ConsoleSource {
             move |words| {
                 let sight = Arc::clone(&recover);
                 async move { sight.recover(&words).await }
+            },
+        )
+        .command(
+            "scrub",
+            "[MOUNT] [status | start | pause | resume]",
+            "what is verified in the background: how far, what was found damaged, what was repaired",
+            move |words| {
+                let sight = Arc::clone(&scrub);
+                async move { sight.scrub(&words).await }
             },
         )
         .command("sync", "", "the same as `peers`", move |words| {
@@ -274,6 +286,7 @@ impl Sight {
                 stats.chunkfiles.into(),
                 stats.holes.into(),
                 Value::Bytes(stats.log_bytes),
+                self.last_scrub(mount.index).into(),
                 mount.why.into(),
             ]
         });
@@ -291,9 +304,16 @@ impl Sight {
             "chunkfiles",
             "holes",
             "log",
+            "last_scrub",
             "why",
         ];
         Ok(ConsoleAnswer::new().table("mounts", &columns, rows.collect()))
+    }
+
+    /// When everything on a mount was verified last; empty: never yet.
+    fn last_scrub(&self, index: MountIndex) -> String {
+        let mount = self.room.placement.mount(index);
+        mount.map_or_else(|_| String::new(), |mount| scrub::since(mount.scrub.status().finished_ms))
     }
 
     fn nodes(&self, words: &[String]) -> CommandResult {

@@ -6,6 +6,7 @@ use crate::actors::metrics_page::{self, Kind, Labels, Page};
 use crate::actors::mirror::Outlook;
 use crate::actors::peers::SyncState;
 use crate::actors::reporter::Registration;
+use crate::actors::shared_mount::SharedMount;
 use crate::actors::storage_room::Writes;
 use std::sync::atomic::Ordering;
 
@@ -29,6 +30,7 @@ impl Sight {
         let mounts = report::mounts(&self.room);
         self.mounts_work(&mut page);
         mounts_space(&mut page, &mounts);
+        self.scrubbing(&mut page);
         self.mirrors(&mut page);
         self.trackers_known(&mut page);
         page.finish()
@@ -113,6 +115,17 @@ impl Sight {
         }
     }
 
+    fn scrubbing(&self, page: &mut Page) {
+        let mounts = self.room.placement.mounts();
+        let indices: Vec<String> = mounts.iter().map(|mount| mount.index.to_string()).collect();
+        for (name, kind, help, value) in SCRUBS {
+            page.family(name, kind, help);
+            for (mount, index) in mounts.iter().zip(&indices) {
+                page.sample(&[("mount", index)], value(mount));
+            }
+        }
+    }
+
     fn mirrors(&self, page: &mut Page) {
         let peers = self.room.peers.all();
         let names: Vec<String> = peers.iter().map(|peer| peer.machine.to_string()).collect();
@@ -172,6 +185,35 @@ impl Sight {
         }
     }
 }
+
+/// One about the verification of a mount.
+type ScrubFamily = (&'static str, Kind, &'static str, fn(&SharedMount) -> u64);
+
+const SCRUBS: [ScrubFamily; 8] = [
+    ("folio_scrub_bytes_total", Kind::Counter, "Bytes verified since the start.", |m| {
+        m.scrub.verified()
+    }),
+    ("folio_scrub_found_total", Kind::Counter, "Damages found.", |m| m.scrub.findings().found),
+    ("folio_scrub_repaired_total", Kind::Counter, "Of those, repaired.", |m| {
+        m.scrub.findings().repaired
+    }),
+    ("folio_scrub_gone_total", Kind::Counter, "Of those, overwritten or removed.", |m| {
+        m.scrub.findings().gone
+    }),
+    ("folio_scrub_open", Kind::Gauge, "Of those, neither: nobody has them whole.", |m| {
+        m.scrub.findings().open_count() as u64
+    }),
+    ("folio_read_repairs_total", Kind::Counter, "Of those found, met by reads.", |m| {
+        m.scrub.findings().by_reads
+    }),
+    ("folio_scrub_running", Kind::Gauge, "1: a round runs.", |m| {
+        let status = m.scrub.status();
+        u64::from(status.running && !status.paused)
+    }),
+    ("folio_scrub_finished_seconds", Kind::Gauge, "When the last round ended, Unix time.", |m| {
+        m.scrub.status().finished_ms / 1000
+    }),
+];
 
 /// A gauge or counter of a mount: name, kind, help, value.
 type MountFamily = (&'static str, Kind, &'static str, fn(&MountStatus) -> u64);

@@ -4,18 +4,18 @@
 //! notices that its label is gone. Such remains hold nothing that anybody stored, and must not keep the mount from being
 //! refilled. Anything else does: it may be all that is left of somebody's objects.
 //!
-//! Invariants: what an operator has set aside is looked at no more and never removed; nothing but empty folders, checkpoints and pre-written log space is taken for remains; a chunkfile, a
+//! Invariants: what an operator has set aside is looked at no more and never removed; nothing but empty folders, checkpoints, the place of a scrub and pre-written log space is taken for remains; a chunkfile, a
 //! singlefile, a log segment, an archive entry or a stranger's file never is.
 
 use crate::format::paths::{
-    BINLOG, BINLOG_SPARE, CHECKPOINT, CHECKPOINT_TMP, CHUNKS, CONFLICTS, LOST_AND_FOUND, SINGLES,
-    SYNCLOG,
+    BINLOG, BINLOG_SPARE, CHECKPOINT, CHECKPOINT_TMP, CHUNKS, CONFLICTS, DAMAGED, LOST_AND_FOUND,
+    SCRUB_STATE, SCRUB_STATE_TMP, SINGLES, SYNCLOG,
 };
 use crate::store::disk::Disk;
 use std::io;
 
 /// Our own folders.
-const FOLDERS: [&str; 5] = [BINLOG, CHUNKS, SINGLES, SYNCLOG, CONFLICTS];
+const FOLDERS: [&str; 6] = [BINLOG, CHUNKS, SINGLES, SYNCLOG, CONFLICTS, DAMAGED];
 /// What an operator had set aside.
 const ASIDE: &str = "set-aside-";
 /// How deep they are, more than enough.
@@ -42,7 +42,7 @@ pub fn names<D: Disk>(disk: &D) -> io::Result<Vec<String>> {
 pub fn clear<D: Disk>(disk: &D) -> io::Result<()> {
     for entry in disk.list("")? {
         let name = entry.name.as_str();
-        if matches!(name, CHECKPOINT | CHECKPOINT_TMP) {
+        if matches!(name, CHECKPOINT | CHECKPOINT_TMP | SCRUB_STATE | SCRUB_STATE_TMP) {
             disk.unlink(name)?;
         }
     }
@@ -76,11 +76,11 @@ fn is_kept(name: &str) -> bool {
     name == LOST_AND_FOUND || name.starts_with(ASIDE)
 }
 
-/// A folder of ours without a file in it; a checkpoint, which says nothing without the chunkfiles; the next log segment,
+/// A folder of ours without a file in it; a checkpoint or the place of a scrub, which say nothing without the chunkfiles; the next log segment,
 /// which holds nothing yet.
 fn is_remains<D: Disk>(disk: &D, name: &str) -> io::Result<bool> {
     match name {
-        CHECKPOINT | CHECKPOINT_TMP => Ok(true),
+        CHECKPOINT | CHECKPOINT_TMP | SCRUB_STATE | SCRUB_STATE_TMP => Ok(true),
         _ if is_kept(name) => Ok(true),
         _ if FOLDERS.contains(&name) => is_hollow(disk, name, DEPTH),
         _ => Ok(false),

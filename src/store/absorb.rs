@@ -14,7 +14,7 @@ use crate::cluster::coverage::Coverage;
 use crate::cluster::version::{Decision, compare};
 use crate::format::conflict::Conflict;
 use crate::format::crc::crc32c;
-use crate::format::ids::Position;
+use crate::format::ids::{Address, Position};
 use crate::format::paths;
 use crate::format::record::{ChunkfileCreated, Edit, Record, Replaced};
 use crate::format::slot::{Body, Role, SlotHeader, State};
@@ -32,6 +32,8 @@ pub struct Absorbed {
     pub taken: u64,
     /// Versions that were known, or lost.
     pub known: u64,
+    /// Homes of versions that were here, could not be read any more, and were written again; among the known.
+    pub mended: Vec<Address>,
     /// Copies that make no sense.
     pub refused: u64,
     /// Contents of large objects that must be fetched before their copies can be taken.
@@ -64,6 +66,9 @@ impl<D: Disk> Mount<D> {
             if home.role != Role::Home || !is_whole(&home, copy) {
                 absorbed.refused += 1;
                 continue;
+            }
+            if self.mend_copy(&edit, &home, &copy.payload)? {
+                absorbed.mended.push(home.address);
             }
             if !self.is_news(&home)? {
                 absorbed.known += 1;

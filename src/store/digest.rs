@@ -202,7 +202,7 @@ impl<D: Disk> Reader<D> {
     }
 
     /// Whether the content of a home can be read. One that changes meanwhile can.
-    fn is_whole(&self, home: &SlotHeader) -> Result<bool, ReadError> {
+    pub(super) fn is_whole(&self, home: &SlotHeader) -> Result<bool, ReadError> {
         let found = match home.body {
             Body::Single(content) => self.open_single(home, content).map(|_| ()),
             Body::Inline | Body::Slot(_) | Body::None => self.copy_whole(home.address).map(|_| ()),

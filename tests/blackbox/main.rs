@@ -21,5 +21,6 @@ mod mounts;
 mod objects;
 mod operate;
 mod recovery;
+mod scrub;
 mod system_calls;
 mod trees;

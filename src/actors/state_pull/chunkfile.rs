@@ -87,7 +87,7 @@ impl Pull<'_> {
     }
 
     /// Our own marks in a range.
-    async fn own_marks(
+    pub(super) async fn own_marks(
         &self,
         id: ChunkfileId,
         from: u32,
@@ -235,7 +235,11 @@ impl Pull<'_> {
     }
 
     /// Takes one page. The homes that have changed since.
-    async fn take(&self, source: &Source, page: &Copied) -> Result<BTreeSet<u32>, String> {
+    pub(super) async fn take(
+        &self,
+        source: &Source,
+        page: &Copied,
+    ) -> Result<BTreeSet<u32>, String> {
         self.progress.received.fetch_add(page.bytes, Ordering::Relaxed);
         let mut again = BTreeSet::new();
         if page.copies.is_empty() {

@@ -119,10 +119,12 @@ impl Sight {
             }
             Ok(())
         };
-        let own: [operate::Changeable<'_>; 3] = [
+        let scrub = |value: &str| self.set_scrub_bandwidth(value);
+        let own: [operate::Changeable<'_>; 4] = [
             ("limits.in_flight_requests", &requests),
             ("limits.in_flight_bytes", &bytes),
             ("store.reserve_free", &reserve),
+            ("scrub.bandwidth", &scrub),
         ];
         operate::config(words, &self.settings.shown, &own)
     }

@@ -109,7 +109,7 @@ impl Sight {
             .fact("next", "it begins within 10 s; `recover status` shows how far it is"))
     }
 
-    fn mount(&self, index: &str) -> Result<&Arc<SharedMount>, String> {
+    pub(super) fn mount(&self, index: &str) -> Result<&Arc<SharedMount>, String> {
         let unknown = || format!("there is no mount {index}; `mounts` has their numbers");
         let index: MountIndex = index.parse().map_err(|_| unknown())?;
         self.room.placement.mount(index).map_err(|_| unknown())

@@ -28,6 +28,7 @@ impl Sight {
         found.extend(self.mirror_warnings());
         found.extend(self.room.peers.all().iter().flat_map(|peer| self.drift_from(peer)));
         found.extend(self.absent_warnings());
+        found.extend(self.scrub_warnings());
         found.extend(self.conflict_warnings().map(borrowed));
         found.extend(self.own_warnings());
         found

@@ -4,6 +4,7 @@
 //! - [`cluster`]: config files, and the daemons that they describe.
 //! - [`run`]: one run of the command line, with a bound on its time.
 //! - [`mirrored`]: scenes with mirrors, small here and large as campaigns.
+//! - [`damage`]: bits that are changed on a disk, and what may come of it.
 //! - [`content`]: bytes that say of which object and version they are.
 //!
 //! Waiting is for something that will be said (a line, the end of a pipe) or for a condition that is asked again
@@ -13,6 +14,7 @@
 
 pub mod cluster;
 pub mod content;
+pub mod damage;
 pub mod mirrored;
 pub mod ports;
 pub mod process;

@@ -1,0 +1,95 @@
+//! Second looks and repairs of what lies on a mount, on its disk arbiter: in line with its changes. (A part of
+//! [`mount_room`](super::mount_room) and of [`binlog`](super::binlog).)
+//!
+//! Invariant: each message is small, so that requests wait for one of them and no longer (R4).
+
+use super::binlog::Binlog;
+use super::engine::Engine;
+use super::mount_room::MountRoom;
+use super::problems;
+use super::session::Problem;
+use crate::cluster::coverage::Coverage;
+use crate::format::file_id::ObjectId;
+use crate::format::ids::{Address, Position};
+use crate::format::record::ChunkfileCreated;
+use crate::store::error::StoreResult;
+use crate::store::mend::Look;
+use actix::prelude::*;
+
+/// Homes in one message at most.
+pub const LOOKS_MAX: usize = 16;
+
+/// Looks at homes again; with the object, where it is known. Answered with what the mount covers at that instant.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(Vec<Look>, Coverage), Problem>")]
+pub struct LookAgain(pub Vec<(Address, Option<ObjectId>)>);
+
+/// A large content came anew: it takes the place of the damaged one.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<bool, Problem>")]
+pub struct MendContent {
+    /// Home of the object.
+    pub home: Address,
+    /// The content.
+    pub content: Position,
+}
+
+/// The header of this chunkfile is damaged and is to be written again.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<bool, Problem>")]
+pub struct MendChunkfile(pub ChunkfileCreated);
+
+impl MountRoom {
+    fn mend<T>(
+        &mut self,
+        mend: impl FnOnce(&mut dyn Engine) -> StoreResult<T>,
+    ) -> Result<T, Problem> {
+        let Some(engine) = &mut self.engine else { return Err(self.shared.out_of_service()) };
+        let mended = mend(engine.as_mut());
+        let failed = engine.fenced().is_some();
+        let mended = mended.map_err(|error| problems::of_store(&error, &self.shared));
+        if failed {
+            self.leave_fenced();
+        } else {
+            // What was staged is durable now.
+            self.answer_durable();
+        }
+        mended
+    }
+}
+
+impl Handler<LookAgain> for Binlog {
+    type Result = Result<(Vec<Look>, Coverage), Problem>;
+
+    fn handle(&mut self, LookAgain(homes): LookAgain, ctx: &mut Context<Self>) -> Self::Result {
+        let look = |engine: &mut dyn Engine| {
+            let looks = homes.iter().map(|(home, known)| engine.look_again(*home, known.as_ref()));
+            let looks = looks.collect::<StoreResult<Vec<Look>>>()?;
+            Ok((looks, engine.coverage()))
+        };
+        let looks = self.room.borrow_mut().mend(look);
+        self.tick_soon(ctx);
+        looks
+    }
+}
+
+impl Handler<MendContent> for Binlog {
+    type Result = Result<bool, Problem>;
+
+    fn handle(&mut self, mend: MendContent, ctx: &mut Context<Self>) -> Self::Result {
+        let MendContent { home, content } = mend;
+        let mended = self.room.borrow_mut().mend(|engine| engine.mend_content(home, content));
+        self.tick_soon(ctx);
+        mended
+    }
+}
+
+impl Handler<MendChunkfile> for Binlog {
+    type Result = Result<bool, Problem>;
+
+    fn handle(&mut self, mend: MendChunkfile, ctx: &mut Context<Self>) -> Self::Result {
+        let mended = self.room.borrow_mut().mend(|engine| engine.mend_chunkfile(&mend.0));
+        self.tick_soon(ctx);
+        mended
+    }
+}

@@ -1,0 +1,292 @@
+//! What becomes of a suspicion: looked at again in line with the changes, then repaired from a mirror, or kept in the list (a
+//! part of [`scrubber`](super)).
+
+use super::Opening;
+use crate::actors::ambient;
+use crate::actors::binlog::Binlog;
+use crate::actors::content_fetch::{fetch_anew, on_pool};
+use crate::actors::mend_room::{LOOKS_MAX, LookAgain, MendChunkfile, MendContent};
+use crate::actors::session::Problem;
+use crate::actors::state_pull::repair;
+use crate::cluster::coverage::Coverage;
+use crate::cluster::scrub::Damage;
+use crate::format::file_id::ObjectId;
+use crate::format::ids::{Address, ChunkfileId};
+use crate::store::mend::Look;
+use crate::store::read::ReadError;
+use crate::store::scrub::{Large, LargeCheck, LargeState};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Bytes that are read at a time of a large content that is looked at again.
+const SLICE: u64 = 4 << 20;
+
+pub(super) fn words(error: &ReadError) -> String {
+    error.to_string()
+}
+
+/// A home, with its object if that is known.
+type Home = (Address, Option<ObjectId>);
+
+impl Opening {
+    pub(super) fn found(&self, damage: Damage, why: &str) {
+        self.config.mount.scrub.found(self.config.mount.index, damage, None, why);
+    }
+
+    fn failed(&self, damage: Damage, why: &str) {
+        let (mount, now_ms) = (&self.config.mount, ambient::wall_ms());
+        tracing::debug!(mount = mount.index, %damage, why, "not repaired yet");
+        mount.scrub.findings().failed(damage, why, now_ms);
+    }
+
+    /// Asks the mount something, in line with its changes.
+    async fn tell<M, T>(&self, message: M) -> Result<T, String>
+    where
+        M: actix::Message<Result = Result<T, Problem>> + Send + 'static,
+        T: Send + 'static,
+        Binlog: actix::Handler<M>,
+    {
+        let gone = || "the mount is not in service".to_owned();
+        let binlog = self.config.mount.registry.binlog().ok_or_else(gone)?;
+        match binlog.send(message).await {
+            Ok(done) => done.map_err(|problem| problem.message),
+            Err(_) => Err(gone()),
+        }
+    }
+
+    /// A reader found these homes of a chunkfile wrong.
+    pub(super) async fn judge(&self, id: ChunkfileId, suspects: &[u32]) -> Result<(), String> {
+        let ChunkfileId { machine, log_id, chunk } = id;
+        let home = |offset_units: &u32| {
+            (Address { machine, log_id, chunk, offset_units: *offset_units }, None)
+        };
+        let homes: Vec<Home> = suspects.iter().map(home).collect();
+        for homes in homes.chunks(LOOKS_MAX) {
+            self.judge_homes(homes, false).await?;
+        }
+        Ok(())
+    }
+
+    /// A read met damage of an object.
+    pub(super) async fn judge_suspect(&mut self, object: ObjectId) {
+        let home = object.home().address;
+        let before = self.config.mount.scrub.findings().found;
+        // What fails stays in the list, or is met again.
+        if let Err(why) = self.judge_homes(&[(home, Some(object))], true).await {
+            tracing::debug!(mount = self.config.mount.index, why, "a suspect is not judged");
+        }
+        let mut findings = self.config.mount.scrub.findings();
+        if findings.found > before {
+            findings.look_near(home.chunkfile());
+        }
+    }
+
+    /// What could not be repaired before.
+    pub(super) async fn retry(&mut self, damages: &[Damage]) {
+        let mut homes: Vec<Home> = Vec::new();
+        for damage in damages {
+            match *damage {
+                Damage::Object(home) => {
+                    let findings = self.config.mount.scrub.findings();
+                    homes.push((home, findings.known(*damage).and_then(|open| open.object)));
+                }
+                Damage::Chunkfile(id) => {
+                    self.mend_chunkfile(id).await;
+                }
+                Damage::Binlog(_)
+                | Damage::Synclog(..)
+                | Damage::Archived(_)
+                | Damage::Checkpoint
+                | Damage::Label => self.failed(*damage, "the next round looks at it again"),
+            }
+        }
+        for homes in homes.chunks(LOOKS_MAX) {
+            if let Err(why) = self.judge_homes(homes, false).await {
+                for (home, _) in homes {
+                    self.failed(Damage::Object(*home), &why);
+                }
+            }
+        }
+    }
+
+    /// Looks again, has repaired what is damaged, and says what became of it.
+    async fn judge_homes(&self, homes: &[Home], by_read: bool) -> Result<(), String> {
+        let files: BTreeSet<ChunkfileId> = homes.iter().map(|(home, _)| home.chunkfile()).collect();
+        for id in files {
+            self.look_at_header(id).await?;
+        }
+        let (looks, covered) = self.tell(LookAgain(homes.to_vec())).await?;
+        let mut damaged: BTreeMap<ChunkfileId, Vec<u32>> = BTreeMap::new();
+        let mut larges = Vec::new();
+        for ((home, object), look) in homes.iter().zip(looks) {
+            let damage = Damage::Object(*home);
+            match look {
+                Look::Whole(None) => self.config.mount.scrub.findings().is_whole(damage),
+                Look::Whole(Some(large)) => larges.push((large, *object)),
+                Look::Gone => self.config.mount.scrub.findings().gone(damage),
+                Look::Damaged(why) => {
+                    let object = object.filter(|_| by_read);
+                    self.config.mount.scrub.found(self.config.mount.index, damage, object, why);
+                    damaged.entry(home.chunkfile()).or_default().push(home.offset_units);
+                }
+                // Somebody may have it; if nobody does, nothing is wrong.
+                Look::NoContent => {
+                    damaged.entry(home.chunkfile()).or_default().push(home.offset_units);
+                }
+            }
+        }
+        for (large, object) in larges {
+            self.look_at_large(large, object.filter(|_| by_read)).await?;
+        }
+        for (id, mut units) in damaged {
+            units.sort_unstable();
+            self.repair_homes(id, &units, homes, &covered).await?;
+        }
+        Ok(())
+    }
+
+    /// Without its header nothing can be said of what is in a chunkfile.
+    async fn look_at_header(&self, id: ChunkfileId) -> Result<(), String> {
+        let shelf = Arc::clone(&self.shelf);
+        let right = on_pool(&self.config.mount, move || shelf.check_chunkfile(id)).await?;
+        if matches!(right, Ok(Some(false))) {
+            self.found(Damage::Chunkfile(id), "its checksum is wrong");
+            if !self.mend_chunkfile(id).await {
+                return Err("the header of its chunkfile is damaged".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    async fn repair_homes(
+        &self,
+        id: ChunkfileId,
+        units: &[u32],
+        homes: &[Home],
+        covered: &Coverage,
+    ) -> Result<(), String> {
+        let (table, mount) = (&self.config.table, &self.config.mount);
+        let why = match repair::homes(table, mount, (id, units), covered).await {
+            Ok(why) | Err(why) => why,
+        };
+        let of_file = |(home, _): &&Home| {
+            home.chunkfile() == id && units.binary_search(&home.offset_units).is_ok()
+        };
+        let again: Vec<Home> = homes.iter().filter(of_file).copied().collect();
+        let (looks, _) = self.tell(LookAgain(again.clone())).await?;
+        for ((home, _), look) in again.into_iter().zip(looks) {
+            let damage = Damage::Object(home);
+            match look {
+                Look::Whole(_) => mount.scrub.findings().is_whole(damage),
+                Look::Gone => mount.scrub.findings().gone(damage),
+                Look::NoContent => {}
+                Look::Damaged(what) => {
+                    let why = if why.is_empty() { what } else { &why };
+                    self.failed(damage, why);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The content of a large object may be damaged: it is read as a whole.
+    async fn look_at_large(&self, large: Large, object: Option<ObjectId>) -> Result<(), String> {
+        let mut check = LargeCheck::new(large);
+        loop {
+            let shelf = Arc::clone(&self.shelf);
+            let step = move || {
+                let checked = shelf.check_large(&mut check, SLICE);
+                (check, checked)
+            };
+            let (back, checked) = on_pool(&self.config.mount, step).await?;
+            check = back;
+            let why = match checked.map_err(|error| words(&error))?.0 {
+                LargeState::More => continue,
+                LargeState::Whole => {
+                    let damage = Damage::Object(large.home);
+                    self.config.mount.scrub.findings().is_whole(damage);
+                    return Ok(());
+                }
+                LargeState::Missing if large.deleted => return Ok(()),
+                LargeState::Missing => "the singlefile is gone".to_owned(),
+                LargeState::Damaged(why) => why,
+            };
+            return self.mend_large(large, object, &why).await;
+        }
+    }
+
+    /// A reader found the content of a large object wrong.
+    pub(super) async fn judge_large(&self, large: Large, why: &str) -> Result<(), String> {
+        self.mend_large(large, None, why).await
+    }
+
+    async fn mend_large(
+        &self,
+        large: Large,
+        object: Option<ObjectId>,
+        why: &str,
+    ) -> Result<(), String> {
+        let (looks, _) = self.tell(LookAgain(vec![(large.home, object)])).await?;
+        if !looks.contains(&Look::Whole(Some(large))) {
+            // Edited or removed meanwhile.
+            return Ok(());
+        }
+        let (mount, damage) = (&self.config.mount, Damage::Object(large.home));
+        mount.scrub.found(mount.index, damage, object, why);
+        let Large { home, content, length, .. } = large;
+        match fetch_anew(&self.config.table, mount, (content, length)).await {
+            Ok(()) => match self.tell(MendContent { home, content }).await {
+                Ok(true) => mount.scrub.findings().is_whole(damage),
+                Ok(false) => mount.scrub.findings().gone(damage),
+                Err(why) => self.failed(damage, &why),
+            },
+            Err(why) => self.failed(damage, &why),
+        }
+        Ok(())
+    }
+
+    /// Has the damaged header of a chunkfile written again; whether it is whole then.
+    pub(super) async fn mend_chunkfile(&self, id: ChunkfileId) -> bool {
+        let damage = Damage::Chunkfile(id);
+        match self.try_chunkfile(id).await {
+            Ok(true) => {
+                self.config.mount.scrub.findings().is_whole(damage);
+                true
+            }
+            Ok(false) => {
+                self.config.mount.scrub.findings().gone(damage);
+                false
+            }
+            Err(why) => {
+                self.failed(damage, &why);
+                false
+            }
+        }
+    }
+
+    async fn try_chunkfile(&self, id: ChunkfileId) -> Result<bool, String> {
+        let shelf = Arc::clone(&self.shelf);
+        let known = on_pool(&self.config.mount, move || {
+            (shelf.check_chunkfile(id), shelf.chunkfile_created(id))
+        });
+        let created = match known.await? {
+            (Ok(Some(true)), _) => return Ok(true),
+            (Ok(None), _) => return Ok(false),
+            (_, Ok(Some(created))) => Some(created),
+            (_, Ok(None) | Err(_)) => {
+                repair::created(&self.config.table, &self.config.mount, id).await
+            }
+        };
+        let created = created.ok_or("no member that is connected has this chunkfile")?;
+        self.tell(MendChunkfile(created)).await?;
+        let shelf = Arc::clone(&self.shelf);
+        let right = on_pool(&self.config.mount, move || shelf.check_chunkfile(id)).await?;
+        match right {
+            Ok(Some(true)) => Ok(true),
+            Ok(None) => Ok(false),
+            Ok(Some(false)) | Err(_) => {
+                Err("what is known of it does not fit what the mount knows".to_owned())
+            }
+        }
+    }
+}

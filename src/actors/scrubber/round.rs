@@ -1,0 +1,160 @@
+//! One round over a mount, slice by slice: chunkfile headers, slots, the contents of large objects; then the comparison of the
+//! chunkfile with the mirrors (a part of [`scrubber`](super)).
+
+use super::Opening;
+use super::judge::words;
+use crate::actors::content_fetch::on_pool;
+use crate::actors::state_pull::repair;
+use crate::cluster::scrub::Damage;
+use crate::format::chunkfile::CHUNKFILE_HEADER_LEN;
+use crate::format::ids::ChunkfileId;
+use crate::store::read::ReadError;
+use crate::store::scrub::{Large, LargeCheck, LargeState};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Bytes that one slice reads, about.
+const SLICE: u64 = 1 << 20;
+
+/// Where a round is.
+pub(super) struct Round {
+    files: VecDeque<ChunkfileId>,
+    /// The unit that is looked at next in the first of them.
+    unit: u32,
+    /// Where the slots end whose large contents are being looked at; `None`: at the end of the chunkfile.
+    then: Option<u32>,
+    larges: VecDeque<Large>,
+    check: Option<(Large, LargeCheck)>,
+    /// All slots of the first file are verified.
+    slots_done: bool,
+}
+
+impl Round {
+    fn over(files: VecDeque<ChunkfileId>, unit: u32) -> Self {
+        let (larges, check) = (VecDeque::new(), None);
+        Self { files, unit, then: None, larges, check, slots_done: false }
+    }
+
+    /// One chunkfile, out of turn.
+    pub fn near(id: ChunkfileId) -> Self {
+        Self::over([id].into(), 0)
+    }
+
+    /// Where to go on after a restart.
+    pub fn position(&self) -> Option<(ChunkfileId, u32)> {
+        self.files.front().map(|id| (*id, self.unit))
+    }
+
+    fn next_file(&mut self) {
+        self.files.pop_front();
+        (self.unit, self.then, self.slots_done) = (0, None, false);
+    }
+}
+
+impl Opening {
+    /// The round from where it stands in the durable state.
+    pub(super) async fn list(&mut self) -> Result<Round, String> {
+        let shelf = Arc::clone(&self.shelf);
+        let files = on_pool(&self.config.mount, move || shelf.chunkfiles()).await?;
+        let mut files: VecDeque<ChunkfileId> = files.map_err(|error| error.to_string())?.into();
+        let (first, unit) = self.state.next.unwrap_or_default();
+        files.retain(|id| *id >= first);
+        let same = files.front() == Some(&first);
+        Ok(Round::over(files, if same { unit } else { 0 }))
+    }
+
+    /// One slice; bytes that were verified. `None`: that was all.
+    pub(super) async fn step(&mut self, round: &mut Round) -> Result<Option<u64>, String> {
+        if round.check.is_none() {
+            let next = round.larges.pop_front();
+            round.check = next.map(|large| (large, LargeCheck::new(large)));
+        }
+        if let Some((large, check)) = round.check.take() {
+            return self.step_large(round, large, check).await.map(Some);
+        }
+        if let Some(then) = round.then.take() {
+            round.unit = then;
+        }
+        let Some(id) = round.files.front().copied() else { return Ok(None) };
+        if round.slots_done {
+            // Whoever does not answer now is compared with in the next round; what differs is found elsewhere, too.
+            if let Err(why) = repair::lacking(&self.config.table, &self.config.mount, id).await {
+                tracing::debug!(mount = self.config.mount.index, why, "not compared");
+            }
+            round.next_file();
+            return Ok(Some(0));
+        }
+        if round.unit == 0 && !self.step_header(id).await? {
+            round.next_file();
+            return Ok(Some(CHUNKFILE_HEADER_LEN as u64));
+        }
+        self.step_slots(round, id).await.map(Some)
+    }
+
+    /// Verifies the header of a chunkfile; whether its slots can be read.
+    async fn step_header(&mut self, id: ChunkfileId) -> Result<bool, String> {
+        let shelf = Arc::clone(&self.shelf);
+        let right = on_pool(&self.config.mount, move || shelf.check_chunkfile(id)).await?;
+        match right.map_err(|error| error.to_string())? {
+            None => Ok(false),
+            Some(true) => {
+                self.config.mount.scrub.findings().is_whole(Damage::Chunkfile(id));
+                Ok(true)
+            }
+            Some(false) => {
+                self.found(Damage::Chunkfile(id), "its checksum is wrong");
+                Ok(self.mend_chunkfile(id).await)
+            }
+        }
+    }
+
+    async fn step_slots(&mut self, round: &mut Round, id: ChunkfileId) -> Result<u64, String> {
+        let (shelf, from) = (Arc::clone(&self.shelf), round.unit);
+        let page = on_pool(&self.config.mount, move || shelf.check_slots(id, from, SLICE)).await?;
+        let page = match page {
+            Ok(page) => page,
+            Err(ReadError::Fenced) => return Err(words(&ReadError::Fenced)),
+            Err(error) => {
+                // The rest of this chunkfile cannot be read now: the others are.
+                self.found(Damage::Chunkfile(id), &words(&error));
+                round.next_file();
+                return Ok(0);
+            }
+        };
+        if !page.suspects.is_empty() {
+            self.judge(id, &page.suspects).await?;
+        }
+        round.larges = page.large.into();
+        match page.next {
+            Some(next) if next > from && round.larges.is_empty() => round.unit = next,
+            Some(next) if next > from => round.then = Some(next),
+            Some(_) | None => round.slots_done = true,
+        }
+        Ok(page.bytes)
+    }
+
+    async fn step_large(
+        &mut self,
+        round: &mut Round,
+        large: Large,
+        mut check: LargeCheck,
+    ) -> Result<u64, String> {
+        let shelf = Arc::clone(&self.shelf);
+        let step = move || {
+            let checked = shelf.check_large(&mut check, SLICE);
+            (check, checked)
+        };
+        let (check, checked) = on_pool(&self.config.mount, step).await?;
+        let (state, bytes) = checked.map_err(|error| words(&error))?;
+        match state {
+            LargeState::More => round.check = Some((large, check)),
+            LargeState::Whole => {
+                self.config.mount.scrub.findings().is_whole(Damage::Object(large.home));
+            }
+            LargeState::Missing if large.deleted => {}
+            LargeState::Missing => self.judge_large(large, "the singlefile is gone").await?,
+            LargeState::Damaged(why) => self.judge_large(large, &why).await?,
+        }
+        Ok(bytes)
+    }
+}
