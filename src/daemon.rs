@@ -1,7 +1,9 @@
 //! What both daemons owe to whoever started them: the line `ready ...`, systemd's notification, the signals,
 //! descriptors enough.
 
+use crate::rotation::Rotation;
 use std::io::Write;
+use std::sync::Arc;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -34,6 +36,21 @@ impl StopSignals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+/// On SIGHUP keys and certificates are read again.
+///
+/// # Errors
+/// The system refuses.
+pub fn on_hangup(rotation: &Arc<Rotation>) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let rotation = Arc::clone(rotation);
+    actix::spawn(async move {
+        while hangup.recv().await.is_some() {
+            rotation.ask();
+        }
+    });
+    Ok(())
 }
 
 /// Prints `ready DETAILS` on stdout, and tells systemd if it asked (`NOTIFY_SOCKET`).

@@ -15,9 +15,11 @@
 //! | 2 | [`store`] | the engine: log, slots, free space, replay; blocking IO behind one small trait, [`store::disk::Disk`] |
 //! | 3 | [`messages`] | what travels: frames, opcodes, heads. The same is in `docs/PROTOCOL.md` |
 //! | 3 | [`settings`] | the configuration of both daemons, checked; key files |
+//! | 4 | [`tls`] | certificates: whose is whose, and a stream that is encrypted or not |
 //! | 4 | [`actors`] | who owns what, on which thread: a row per actor at its top |
 //! | roof | `tracker.rs`, `storage.rs` | a daemon each, put together |
 //! | roof | [`fsck`] | looks at a mount from outside, by the format document and not through the engine |
+//! | roof | [`rotation`] | keys and certificates are replaced while a daemon runs |
 //! | roof | [`operate`] | what an operator may change while a daemon runs |
 //! | roof | `client/` | the library that programs use to talk to a cluster |
 //! | roof | `cli/`, `main.rs` | the binary `folio` |
@@ -50,7 +52,9 @@ pub mod fsck;
 pub mod messages;
 pub mod operate;
 pub mod recovery;
+pub mod rotation;
 pub mod settings;
 pub mod storage;
 pub mod store;
+pub mod tls;
 pub mod tracker;

@@ -41,7 +41,7 @@ use crate::actors::placement::Placement;
 use crate::actors::postman::Postman;
 use crate::actors::read_pool::{Limit, ReadPool};
 use crate::actors::reporter::{Registration, ReportNow, Reporter, ReporterStatus};
-use crate::actors::session::{KeyRing, SessionConfig};
+use crate::actors::session::SessionConfig;
 use crate::actors::shared_mount::SharedMount;
 use crate::actors::storage_room::{StorageRoom, Writes};
 use crate::actors::threads::{ThreadError, Threads};
@@ -49,8 +49,10 @@ use crate::daemon;
 use crate::format::ids::MountIndex;
 use crate::messages::heads::{NodeIdentity, Uuid};
 use crate::messages::opcode::{Daemon, Role};
+use crate::rotation::Rotation;
 use crate::settings::StorageSettings;
 use crate::store::tokens::TokenTable;
+use crate::tls::{MachineName, TlsProblem};
 use actix::prelude::*;
 use bytes::Bytes;
 use memory_file::{MemoryFile, StateError};
@@ -89,6 +91,9 @@ pub enum StartError {
     /// The console beyond loopback without a key.
     #[error("{0}")]
     Console(String),
+    /// A certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsProblem),
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
@@ -135,6 +140,7 @@ pub struct Storage {
     threads: Threads,
     control: ArbiterHandle,
     mirrors: Arc<Mirrors>,
+    rotation: Arc<Rotation>,
     /// Where it listens, and who accepts.
     console: Option<(SocketAddr, Addr<Acceptor>)>,
     /// The same of the metrics page.
@@ -154,7 +160,13 @@ pub async fn start(
     let address = listener
         .local_addr()
         .map_err(|source| StartError::System { what: "the listening socket", source })?;
-    let admin_listener = bind_console(&mut settings)?;
+    let machine = MachineName {
+        group: settings.group.clone(),
+        syncgroup: settings.syncgroup.clone(),
+        machine: settings.machine_id,
+    };
+    let rotation = Rotation::begin(&settings.auth, settings.tls.as_ref(), Some(machine))?;
+    let admin_listener = bind_console(&mut settings, &rotation)?;
     let metrics_listener = match settings.listen.metrics {
         Some(address) => Some(bind("metrics_listen", address)?),
         None => None,
@@ -166,17 +178,20 @@ pub async fn start(
     let clock = Monotonic::start();
     let table = PeerTable::new(settings.machine_id, clock);
     table.tell(report::particulars(&settings));
-    let room = Arc::new(room_of(&settings, memory.instance(), hear_stopping, Arc::clone(&table)));
+    let session = session_of(&settings, memory.instance(), hear_stopping, &rotation);
+    let room = Arc::new(room_of(&settings, session, Arc::clone(&table)));
     let advertise = settings.advertise.clone().unwrap_or_else(|| address.to_string());
     let identity = Identity {
         role: Role::Peer,
         name: room.session.name.clone(),
         instance: memory.instance(),
-        keys: KeyRing::new(settings.auth.keys.clone()),
+        keys: rotation.keys.clone(),
+        tls: rotation.tls.clone(),
     };
     let mut threads = Threads::new();
     let thread = |source| StartError::System { what: "a thread", source };
     let control = threads.start("control").map_err(thread)?;
+    rotation.watch(&control);
     let mut net = Vec::new();
     for n in 0..settings.threads.net.max(1) {
         net.push(threads.start(&format!("net-{n}")).map_err(thread)?);
@@ -206,6 +221,7 @@ pub async fn start(
         mirrors: Arc::clone(&mirrors),
         lately,
         scrubs,
+        rotation: Arc::clone(&rotation),
     });
     let metrics = match metrics_listener {
         Some(listener) => Some(serve_metrics(listener, Arc::clone(&sight), &control)?),
@@ -214,7 +230,9 @@ pub async fn start(
     let console = admin_listener.map(|(listener, address)| {
         let config = ConsoleConfig {
             source: console::source(sight),
-            keys: KeyRing::new(settings.auth.keys.clone()),
+            keys: rotation.keys.clone(),
+            tls: rotation.tls.clone(),
+            handshake_timeout: settings.limits.handshake_timeout,
             idle_timeout: settings.limits.idle_timeout,
         };
         (address, admin_console::start(listener, config, &control))
@@ -233,6 +251,7 @@ pub async fn start(
         console,
         metrics,
         mirrors,
+        rotation,
     })
 }
 
@@ -244,20 +263,21 @@ fn serve_metrics(
     let address = listener
         .local_addr()
         .map_err(|source| StartError::System { what: "the socket of the metrics", source })?;
+    let tls = sight.rotation.tls.clone();
     let source: PageSource = Arc::new(move || {
         let sight = Arc::clone(&sight);
         Box::pin(async move { sight.metrics() })
     });
-    Ok((address, metrics_server::start(listener, source, control)))
+    Ok((address, metrics_server::start(listener, source, tls, control)))
 }
 
 /// Opens the console's socket; from then on the settings name its real address.
 fn bind_console(
     settings: &mut StorageSettings,
+    rotation: &Rotation,
 ) -> Result<Option<(std::net::TcpListener, SocketAddr)>, StartError> {
     let Some(admin) = settings.listen.admin else { return Ok(None) };
-    let keys = KeyRing::new(settings.auth.keys.clone());
-    admin_console::check_address(admin, &keys).map_err(StartError::Console)?;
+    admin_console::check_address(admin, &rotation.keys).map_err(StartError::Console)?;
     let listener = bind("admin_listen", admin)?;
     let address = listener
         .local_addr()
@@ -266,12 +286,12 @@ fn bind_console(
     Ok(Some((listener, address)))
 }
 
-fn room_of(
+fn session_of(
     settings: &StorageSettings,
     instance: [u8; 16],
     stopping: watch::Receiver<bool>,
-    peers: Arc<PeerTable>,
-) -> StorageRoom {
+    rotation: &Rotation,
+) -> SessionConfig {
     let (group, syncgroup) = (settings.group.clone(), settings.syncgroup.clone());
     let machine = settings.machine_id;
     let name = format!("{group}/{syncgroup}/{machine}");
@@ -284,17 +304,26 @@ fn room_of(
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let limits = &settings.limits;
-    let session = SessionConfig {
+    SessionConfig {
         node,
         name,
-        keys: KeyRing::new(settings.auth.keys.clone()),
+        keys: rotation.keys.clone(),
+        tls: rotation.tls.clone(),
         handshake_timeout: limits.handshake_timeout,
         idle_timeout: limits.idle_timeout,
         stopping,
-    };
+    }
+}
+
+fn room_of(
+    settings: &StorageSettings,
+    session: SessionConfig,
+    peers: Arc<PeerTable>,
+) -> StorageRoom {
+    let limits = &settings.limits;
     StorageRoom::new(
         session,
-        machine,
+        settings.machine_id,
         Placement::new(settings.store.mount_policy),
         Budget::new(limits.in_flight_requests, limits.in_flight_bytes),
         Arc::new(TokenTable::default()),
@@ -465,6 +494,12 @@ impl Storage {
         self.reporters.iter().map(|(_, status)| status.clone()).collect()
     }
 
+    /// Its keys and certificates.
+    #[must_use]
+    pub const fn rotation(&self) -> &Arc<Rotation> {
+        &self.rotation
+    }
+
     /// Its mounts as they are now.
     #[must_use]
     pub fn mounts(&self) -> Vec<MountStatus> {
@@ -551,6 +586,8 @@ pub fn run(settings: StorageSettings) -> Result<(), StartError> {
         let mut signals = daemon::StopSignals::listen()
             .map_err(|source| StartError::System { what: "signals", source })?;
         let storage = start(settings, StartOptions::default()).await?;
+        daemon::on_hangup(storage.rotation())
+            .map_err(|source| StartError::System { what: "signals", source })?;
         let mut signal = tokio::select! {
             () = storage.ready() => None,
             signal = signals.wait() => Some(signal),

@@ -33,7 +33,7 @@ use crate::actors::heartbeat::{Heartbeat, Publication, Published};
 use crate::actors::meter::Meter;
 use crate::actors::metrics_server;
 use crate::actors::router::Router;
-use crate::actors::session::{self, KeyRing, SessionConfig};
+use crate::actors::session::{self, Ended, SessionConfig};
 use crate::actors::threads::{ThreadError, Threads};
 use crate::actors::tracker_service::TrackerService;
 use crate::cluster::liveness::LivenessConfig;
@@ -41,7 +41,9 @@ use crate::cluster::nodes::Nodes;
 use crate::daemon;
 use crate::messages::heads::{HeadError, NodeIdentity, Uuid};
 use crate::messages::opcode::Daemon;
+use crate::rotation::Rotation;
 use crate::settings::{LivenessSettings, TrackerSettings};
+use crate::tls::{Certified, Stream, TlsProblem};
 
 /// How long an ordered stop may take in all.
 pub const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -63,6 +65,9 @@ pub enum StartError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A certificate or its key.
+    #[error(transparent)]
+    Tls(#[from] TlsProblem),
     /// The empty view cannot be encoded.
     #[error(transparent)]
     View(#[from] HeadError),
@@ -82,6 +87,7 @@ pub struct Tracker {
     connections: Arc<Connections>,
     stopping: watch::Sender<bool>,
     publication: Publication,
+    rotation: Arc<Rotation>,
     threads: Threads,
 }
 
@@ -92,10 +98,10 @@ pub struct Tracker {
 pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker, StartError> {
     let listener = bind("listen", settings.listen.data)?;
     let address = listener.local_addr().map_err(system("the listening socket"))?;
-    let keys = KeyRing::new(settings.auth.keys.clone());
+    let rotation = Rotation::begin(&settings.auth, settings.tls.as_ref(), None)?;
     let admin_listener = match settings.listen.admin {
         Some(admin) => {
-            admin_console::check_address(admin, &keys).map_err(StartError::Console)?;
+            admin_console::check_address(admin, &rotation.keys).map_err(StartError::Console)?;
             Some(bind("admin_listen", admin)?)
         }
         None => None,
@@ -108,6 +114,7 @@ pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker
     let turn = ambient::random().map(u64::from_le_bytes).map_err(system("randomness"))?;
     let control = threads.start("control").map_err(system("a thread"))?;
     let net = threads.start("net-0").map_err(system("a thread"))?;
+    rotation.watch(&control);
 
     let first = Published::new(Nodes::first_view(instance, settings.put_policy))?;
     let publication: Publication = Arc::new(ArcSwap::from_pointee(first));
@@ -123,7 +130,8 @@ pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker
     let session = Arc::new(SessionConfig {
         node: node.clone(),
         name: format!("tracker {address}"),
-        keys: keys.clone(),
+        keys: rotation.keys.clone(),
+        tls: rotation.tls.clone(),
         handshake_timeout: settings.limits.handshake_timeout,
         idle_timeout: settings.limits.idle_timeout,
         stopping: hear_stopping,
@@ -154,7 +162,7 @@ pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker
             let (beat, route) = (heartbeat.clone(), router.clone());
             let clock = meter.clock;
             let page = metrics::source(beat, route, Arc::clone(&connections), meter, clock);
-            Some((bound, metrics_server::start(listener, page, &control)))
+            Some((bound, metrics_server::start(listener, page, rotation.tls.clone(), &control)))
         }
         None => None,
     };
@@ -162,9 +170,16 @@ pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker
     let mut console = None;
     if let Some(listener) = admin_listener {
         admin_address = Some(listener.local_addr().map_err(system("the console's socket"))?);
-        let source =
-            console::source(address, settings, heartbeat, router, Arc::clone(&connections));
-        let config = ConsoleConfig { source, keys, idle_timeout: settings.limits.idle_timeout };
+        let open = Arc::clone(&connections);
+        let proofs = Arc::clone(&rotation);
+        let source = console::source(address, settings, heartbeat, router, open, proofs);
+        let config = ConsoleConfig {
+            source,
+            keys: rotation.keys.clone(),
+            tls: rotation.tls.clone(),
+            handshake_timeout: settings.limits.handshake_timeout,
+            idle_timeout: settings.limits.idle_timeout,
+        };
         console = Some(admin_console::start(listener, config, &control));
     }
     tracing::info!(%address, admin = ?admin_address, "the tracker serves");
@@ -177,6 +192,7 @@ pub fn start(settings: &TrackerSettings, mut threads: Threads) -> Result<Tracker
         connections,
         stopping,
         publication,
+        rotation,
         threads,
     })
 }
@@ -193,14 +209,24 @@ fn serve_on(
     // An arbiter that is gone drops the socket: the other end sees it.
     net.spawn_fn(move || {
         actix::spawn(async move {
-            let ended = match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => session::serve(stream, peer, config, &*service).await,
-                Err(error) => error.into(),
+            let ended = match secure(stream, &config).await {
+                Ok((stream, certified)) => {
+                    session::serve(stream, peer, &certified, config, &*service).await
+                }
+                Err(ended) => ended,
             };
             tracing::debug!(%peer, %ended, "connection ended");
             drop(permit);
         });
     });
+}
+
+async fn secure(
+    stream: std::net::TcpStream,
+    config: &SessionConfig,
+) -> Result<(Stream, Certified), Ended> {
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    Ok(session::secure(stream, config).await?)
 }
 
 fn node(instance: [u8; 16]) -> NodeIdentity {
@@ -245,6 +271,12 @@ impl Tracker {
         self.metrics.as_ref().map(|(address, _)| *address)
     }
 
+    /// Its keys and certificates.
+    #[must_use]
+    pub const fn rotation(&self) -> &Arc<Rotation> {
+        &self.rotation
+    }
+
     /// The view that it publishes now.
     #[must_use]
     pub fn published(&self) -> Arc<Published> {
@@ -274,6 +306,7 @@ pub fn run(settings: &TrackerSettings) -> Result<(), StartError> {
         daemon::raise_descriptors();
         let mut signals = daemon::StopSignals::listen().map_err(system("signals"))?;
         let tracker = start(settings, Threads::new())?;
+        daemon::on_hangup(tracker.rotation()).map_err(system("signals"))?;
         daemon::announce_ready(&format!("tracker={}", tracker.address()));
         let signal = signals.wait().await;
         tracing::info!(signal, "stopping");

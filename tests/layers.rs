@@ -6,13 +6,14 @@
 use std::path::{Path, PathBuf};
 
 /// Rooms by floor; what is not named here is the roof, which may name everything.
-const FLOORS: [(&str, u8); 7] = [
+const FLOORS: [(&str, u8); 8] = [
     ("format", 1),
     ("cluster", 1),
     ("recovery", 1),
     ("store", 2),
     ("messages", 3),
     ("settings", 3),
+    ("tls", 4),
     ("actors", 4),
 ];
 const ROOF: u8 = 5;

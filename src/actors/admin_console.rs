@@ -30,6 +30,7 @@ use self::login::Login;
 use super::acceptor::{Accepted, Acceptor, AcceptorConfig, Permit};
 use super::ambient;
 use super::session::{KeyRing, WRITE_TIMEOUT};
+use crate::tls::Tls;
 
 /// How long a command may work before its session gives it up.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
@@ -38,12 +39,21 @@ pub const SESSIONS_MAX: usize = 64;
 /// What one session too many is told.
 pub const TOO_MANY: &[u8] = b"error: too many console sessions are open\n.\n";
 
+/// What somebody in plaintext is told by a console with TLS.
+const SPEAKS_TLS: &[u8] =
+    b"error: this console speaks TLS: `folio admin --ca CA.pem HOST:PORT`, or \
+`openssl s_client -quiet -CAfile CA.pem -connect HOST:PORT`\n.\n";
+
 /// What all sessions of one daemon share.
 pub struct ConsoleConfig {
     /// Who answers.
     pub source: ConsoleSource,
     /// Keys of the daemon; those of the role admin count.
     pub keys: KeyRing,
+    /// Certificates of the daemon.
+    pub tls: Tls,
+    /// Until then TLS must have begun.
+    pub handshake_timeout: Duration,
     /// A session without a command for so long ends.
     pub idle_timeout: Duration,
 }
@@ -83,21 +93,30 @@ impl Actor for AdminConsole {
     fn started(&mut self, ctx: &mut Context<Self>) {
         let Some((stream, permit)) = self.connection.take() else { return ctx.stop() };
         let (config, peer) = (Arc::clone(&self.config), self.peer);
-        let session = async move {
-            let ended = match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => serve(stream, &config, &peer.to_string()).await,
-                Err(error) => Err(error.into()),
-            };
+        let served = async move {
+            let ended = session(stream, &config, peer).await;
             drop(permit);
             ended
         };
-        ctx.spawn(session.into_actor(self).map(|ended, actor, ctx| {
+        ctx.spawn(served.into_actor(self).map(|ended, actor, ctx| {
             if let Err(error) = ended {
                 tracing::debug!(peer = %actor.peer, %error, "console session ended");
             }
             ctx.stop();
         }));
     }
+}
+
+/// Serves one socket: TLS where it is on, then lines.
+async fn session(
+    stream: std::net::TcpStream,
+    config: &ConsoleConfig,
+    peer: SocketAddr,
+) -> Result<(), LineError> {
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    let secured = config.tls.accept_or_tell(stream, config.handshake_timeout, SPEAKS_TLS).await;
+    let (stream, _) = secured.map_err(io::Error::other)?;
+    serve(stream, config, &peer.to_string()).await
 }
 
 /// Starts the console of a daemon on its control arbiter: `listener` from [`super::acceptor::bind`], its address
@@ -108,11 +127,13 @@ pub fn start(
     control: &ArbiterHandle,
 ) -> Addr<Acceptor> {
     let config = Arc::new(config);
+    // In the middle of a TLS handshake it would be noise.
+    let too_many = if config.tls.is_on() { &[][..] } else { TOO_MANY };
     let acceptor = AcceptorConfig {
         listener,
         name: "console",
         max_connections: SESSIONS_MAX,
-        too_many: bytes::Bytes::from_static(TOO_MANY),
+        too_many: bytes::Bytes::from_static(too_many),
     };
     let begin = Box::new(move |accepted| {
         AdminConsole::new(Arc::clone(&config), accepted).start();
@@ -241,7 +262,10 @@ async fn write<S>(lines: &mut Lines<S>, text: &str) -> Result<(), LineError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let written = lines.stream().write_all(text.as_bytes());
+    let written = async {
+        lines.stream().write_all(text.as_bytes()).await?;
+        lines.stream().flush().await
+    };
     match tokio::time::timeout(WRITE_TIMEOUT, written).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),

@@ -16,7 +16,9 @@ use crate::messages::error::ErrorCode;
 use crate::messages::frame::{Frame, FrameDecoder, FrameError, Kind, Limits, Meta, encode};
 use crate::messages::handshake::{AuthAnswer, ClientHandshake, HelloAnswer, Next, Refusal};
 use crate::messages::heads::{self, ErrorHead, HeadError, NodeIdentity};
-use crate::messages::opcode::{Opcode, Role};
+use crate::messages::opcode::{Daemon, Opcode, Role};
+use crate::tls::connect::{looks_like_tls, machines_of};
+use crate::tls::{Certified, Stream, Tls};
 
 /// Why a call did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +96,7 @@ impl CallError {
 /// A connection on which the session has begun.
 pub struct Caller {
     address: String,
-    wire: Wire<TcpStream>,
+    wire: Wire<Stream>,
     request_id: u64,
     /// Who the other end is.
     pub node: NodeIdentity,
@@ -111,6 +113,8 @@ pub struct Identity {
     pub instance: [u8; 16],
     /// Our keys.
     pub keys: KeyRing,
+    /// Our certificates.
+    pub tls: Tls,
 }
 
 impl Caller {
@@ -132,9 +136,13 @@ impl Caller {
         let io = |source| CallError::Connect { address: address.to_owned(), source };
         let stream = TcpStream::connect(address).await.map_err(io)?;
         stream.set_nodelay(true).map_err(io)?;
+        let stream = match identity.tls.client() {
+            Some(tls) => tls.connect(stream, address).await.map_err(io)?,
+            None => Stream::Plain(stream),
+        };
+        let shown = machines_of(&stream);
         let nonce = ambient::random().map_err(io)?;
-        let keys: Vec<Vec<u8>> =
-            identity.keys.of(identity.role).into_iter().map(<[u8]>::to_vec).collect();
+        let keys = identity.keys.of(identity.role);
         let mut handshake =
             ClientHandshake::new(identity.role, &identity.name, identity.instance, keys, nonce);
         let refused = |refusal| CallError::Handshake { address: address.to_owned(), refusal };
@@ -142,6 +150,12 @@ impl Caller {
         let frame = exchange(&mut wire, address, Opcode::Hello, 1, handshake.hello(), b"").await?;
         let answer: HelloAnswer = read(address, &frame)?;
         let node = answer.node.clone();
+        if let (Some(shown), Daemon::Storage) = (shown, node.kind) {
+            let claimed = format!("{}/{}/{}", node.group, node.syncgroup, node.machine);
+            Certified::Machines(shown)
+                .check(&claimed)
+                .map_err(|why| nonsense_of(address, why.to_string()))?;
+        }
         if let Next::Prove(auth) = handshake.on_hello_answer(answer).map_err(refused)? {
             let frame = exchange(&mut wire, address, Opcode::Auth, 2, &auth, b"").await?;
             let answer: AuthAnswer = read(address, &frame)?;
@@ -171,7 +185,7 @@ impl Caller {
     /// The connection itself, for whoever pipelines: the socket, what was read beyond the last frame, and the last
     /// request id.
     #[must_use]
-    pub fn into_parts(self) -> (TcpStream, FrameDecoder, BytesMut, u64) {
+    pub fn into_parts(self) -> (Stream, FrameDecoder, BytesMut, u64) {
         let (stream, decoder, buffer) = self.wire.into_parts();
         (stream, decoder, buffer, self.request_id)
     }
@@ -197,16 +211,28 @@ impl Caller {
 }
 
 fn nonsense(address: &str, error: &HeadError) -> CallError {
-    CallError::Nonsense { address: address.to_owned(), what: error.to_string() }
+    nonsense_of(address, error.to_string())
+}
+
+fn nonsense_of(address: &str, what: String) -> CallError {
+    CallError::Nonsense { address: address.to_owned(), what }
 }
 
 fn read<'a, T: serde::Deserialize<'a>>(address: &str, frame: &'a Frame) -> Result<T, CallError> {
     heads::decode(frame.head()).map_err(|error| nonsense(address, &error))
 }
 
+/// Whoever answers in TLS where plaintext was spoken would look like noise.
+fn in_words(wire: &Wire<Stream>, address: &str, ended: Ended) -> CallError {
+    if matches!(ended, Ended::Frame(_)) && looks_like_tls(wire.unread()) {
+        return nonsense_of(address, "it speaks TLS: set [tls] here, too".to_owned());
+    }
+    CallError::Broken { address: address.to_owned(), ended }
+}
+
 /// One request and its answer.
 async fn exchange<H: Serialize + ?Sized>(
-    wire: &mut Wire<TcpStream>,
+    wire: &mut Wire<Stream>,
     address: &str,
     opcode: Opcode,
     request_id: u64,
@@ -219,7 +245,7 @@ async fn exchange<H: Serialize + ?Sized>(
     let sealed = |error: FrameError| broken(error.into());
     encode(&mut out, meta, head, payload, crc32c(payload)).map_err(sealed)?;
     wire.write(&out).await.map_err(broken)?;
-    let Some(frame) = wire.read().await.map_err(broken)? else {
+    let Some(frame) = wire.read().await.map_err(|ended| in_words(wire, address, ended))? else {
         return Err(broken(Ended::Closed));
     };
     let got = frame.header.meta;

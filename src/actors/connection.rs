@@ -22,7 +22,7 @@ use super::outbox::{Out, Outbox, RequestTag};
 use super::peer_requests::Reported;
 use super::postman::Postman;
 use super::reply::Copies;
-use super::session::{self, Problem, Wire};
+use super::session::{self, Ended, Problem, SessionConfig, Wire};
 use super::storage_room::StorageRoom;
 use super::upload::Upload;
 use crate::format::file_id::ObjectId;
@@ -33,6 +33,7 @@ use crate::messages::frame::{
 use crate::messages::handshake::Session;
 use crate::messages::heads::{ErrorHead, IdBytes, WindowHead, Written};
 use crate::messages::opcode::Role;
+use crate::tls::Stream;
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, AsyncContext};
 use bytes::{Bytes, BytesMut};
@@ -73,7 +74,7 @@ pub struct Connection {
     /// For the flight recorder: who is at the other end, and what was answered in this turn.
     who: Arc<str>,
     answered: Vec<Answered>,
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) decoder: FrameDecoder,
     pub(super) input: BytesMut,
     /// Bytes of a refused frame that are still to arrive.
@@ -139,13 +140,12 @@ pub async fn serve(
         Err(error) => return tracing::debug!(%peer, %error, "the socket cannot be used"),
     };
     room.counters.connections.fetch_add(1, Ordering::Relaxed);
-    let mut wire = Wire::new(stream, Limits::HANDSHAKE);
     let begun = tokio::select! {
-        begun = session::begin(&mut wire, &room.session) => Some(begun),
+        begun = begin(stream, &room.session) => Some(begun),
         () = stop.cancelled() => None,
     };
     match begun {
-        Some(Ok(session)) => {
+        Some(Ok((wire, session))) => {
             tracing::debug!(%peer, role = %session.role, name = session.name, "session begins");
             let (over, ended) = oneshot::channel();
             let who: Arc<str> = match session.name.as_str() {
@@ -164,9 +164,20 @@ pub async fn serve(
     drop(permit);
 }
 
+/// TLS where it is on, then the handshake.
+async fn begin(
+    stream: TcpStream,
+    config: &SessionConfig,
+) -> Result<(Wire<Stream>, Session), Ended> {
+    let (stream, certified) = session::secure(stream, config).await?;
+    let mut wire = Wire::new(stream, Limits::HANDSHAKE);
+    let session = session::begin(&mut wire, config, &certified).await?;
+    Ok((wire, session))
+}
+
 impl Connection {
     fn new(
-        wire: Wire<TcpStream>,
+        wire: Wire<Stream>,
         room: Arc<StorageRoom>,
         session: Session,
         stop: CancellationToken,
@@ -234,7 +245,7 @@ impl Connection {
                 Poll::Pending => false,
             };
             self.active |= wrote;
-            if self.out.is_empty() && self.is_done() {
+            if self.out.is_flushed() && self.is_done() {
                 return Poll::Ready(if self.stopping { "the daemon stops" } else { "closed" });
             }
             let read = match self.poll_read(cx) {

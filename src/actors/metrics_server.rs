@@ -5,6 +5,7 @@
 //! looked at but method and path.
 
 use super::acceptor::{Accepted, Acceptor, AcceptorConfig};
+use crate::tls::Tls;
 use actix::prelude::*;
 use std::future::Future;
 use std::pin::Pin;
@@ -19,6 +20,13 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections at a time.
 pub const CONNECTIONS_MAX: usize = 16;
 
+/// What one connection too many is told.
+const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n";
+/// What somebody in plaintext is told where TLS is on.
+const SPEAKS_TLS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n\
+this port speaks TLS: scrape it as https, with the CA of the cluster\n";
+
 /// Makes the page. Runs on the control arbiter, so it must never block there.
 pub type PageSource = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = String>>> + Send + Sync>;
 
@@ -26,24 +34,22 @@ pub type PageSource = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = String>>> + Se
 pub fn start(
     listener: std::net::TcpListener,
     source: PageSource,
+    tls: Tls,
     control: &ArbiterHandle,
 ) -> Addr<Acceptor> {
+    // In the middle of a TLS handshake it would be noise.
+    let too_many = if tls.is_on() { &[][..] } else { TOO_MANY };
     let config = AcceptorConfig {
         listener,
         name: "metrics",
         max_connections: CONNECTIONS_MAX,
-        too_many: bytes::Bytes::from_static(
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
-        ),
+        too_many: bytes::Bytes::from_static(too_many),
     };
     let begin = Box::new(move |accepted| {
-        let source = Arc::clone(&source);
+        let (source, tls) = (Arc::clone(&source), tls.clone());
         actix::spawn(async move {
             let Accepted { stream, peer, permit } = accepted;
-            let served = match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => serve(stream, &source).await,
-                Err(error) => Err(error),
-            };
+            let served = secure_and_serve(stream, &tls, &source).await;
             if let Err(error) = served {
                 tracing::debug!(%peer, %error, "a scrape ended early");
             }
@@ -51,6 +57,17 @@ pub fn start(
         });
     });
     Acceptor::start_in_arbiter(control, move |_| Acceptor::new(config, begin))
+}
+
+async fn secure_and_serve(
+    stream: std::net::TcpStream,
+    tls: &Tls,
+    source: &PageSource,
+) -> std::io::Result<()> {
+    let stream = tokio::net::TcpStream::from_std(stream)?;
+    let secured = tls.accept_or_tell(stream, PATIENCE, SPEAKS_TLS).await;
+    let (stream, _) = secured.map_err(std::io::Error::other)?;
+    serve(stream, source).await
 }
 
 /// Answers one request.

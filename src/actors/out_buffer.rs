@@ -26,6 +26,8 @@ pub struct OutBuffer {
     segments_len: usize,
     tail: BytesMut,
     written: u64,
+    /// Something may still be in the stream itself (TLS), on its way to the socket.
+    unflushed: bool,
     held: VecDeque<(u64, Permit)>,
 }
 
@@ -40,6 +42,12 @@ impl OutBuffer {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether everything is out, also of the stream's own buffer.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.is_empty() && !self.unflushed
     }
 
     /// Where frames are encoded to: append only.
@@ -102,7 +110,15 @@ impl OutBuffer {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             progress = true;
+            self.unflushed = true;
             self.advance(n);
+        }
+        if self.unflushed {
+            match Pin::new(&mut *socket).poll_flush(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => return Poll::Ready(Ok(progress)),
+            }
+            self.unflushed = false;
         }
         Poll::Ready(Ok(progress))
     }

@@ -11,6 +11,7 @@ use crate::messages::error::ErrorCode;
 use crate::messages::frame::{Frame, FrameDecoder, Kind, Meta, encode_head};
 use crate::messages::heads::{self, ErrorHead, NodeIdentity};
 use crate::messages::opcode::Opcode;
+use crate::tls::{ReadEnd, WriteEnd};
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -21,7 +22,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -204,7 +204,7 @@ fn good(frame: Frame, address: &str) -> Result<Frame, CallError> {
 }
 
 async fn write_all(
-    mut socket: OwnedWriteHalf,
+    mut socket: WriteEnd,
     mut queue: mpsc::UnboundedReceiver<(BytesMut, Bytes)>,
     shared: Arc<Shared>,
 ) {
@@ -222,6 +222,7 @@ async fn write_all(
             }
             socket.write_all(&bytes).await?;
             socket.write_all(&payload).await?;
+            socket.flush().await?;
         }
         std::io::Result::Ok(())
     };
@@ -235,7 +236,7 @@ async fn write_all(
 }
 
 async fn read_all(
-    mut socket: OwnedReadHalf,
+    mut socket: ReadEnd,
     mut decoder: FrameDecoder,
     mut buffer: BytesMut,
     shared: Arc<Shared>,

@@ -85,6 +85,7 @@ impl Connection {
 
     fn sync_hello(&mut self, tag: RequestTag, frame: &Frame) -> Result<(), Problem> {
         let head: SyncHello = StorageRoom::head(frame.head())?;
+        self.speaks_as(head.this.machine)?;
         let node = &self.room.session.node;
         if (&head.group, &head.syncgroup) != (&node.group, &node.syncgroup) {
             return Err(Problem::new(
@@ -125,6 +126,7 @@ impl Connection {
 
     fn sync_status(&mut self, tag: RequestTag, frame: &Frame) -> Result<(), Problem> {
         let head: SyncStatus = StorageRoom::head(frame.head())?;
+        self.speaks_as(head.machine)?;
         let reports: SyncReports = StorageRoom::head(frame.payload())?;
         let peer = self.room.peers.get(head.machine);
         if let (Some(peer), Some(told)) = (&peer, reports.told) {
@@ -148,6 +150,7 @@ impl Connection {
 
     fn sync_content(&mut self, tag: RequestTag, frame: &Frame) -> Result<(), Problem> {
         let head: SyncContent = StorageRoom::head(frame.head())?;
+        self.speaks_as(head.machine)?;
         let mount = Arc::clone(self.room.placement.mount(head.mount)?);
         let shelf = Arc::clone(&mount.open()?.shelf);
         let length = head.length.min(PIECE_MAX);
@@ -178,6 +181,7 @@ impl Connection {
 
     fn sync_offer(&mut self, tag: RequestTag, frame: &Frame) -> Result<(), Problem> {
         let head: SyncOffer = StorageRoom::head(frame.head())?;
+        self.speaks_as(head.machine)?;
         let mount = Arc::clone(self.room.placement.mount(head.mount)?);
         mount.check_push()?;
         let table = Arc::clone(&self.room.peers);
@@ -194,6 +198,18 @@ impl Connection {
             later.done(Ok((SyncOffered { there: why.is_empty(), why }, Bytes::new())));
         });
         Ok(())
+    }
+
+    /// Refuses who speaks as another machine than its certificate names.
+    pub(super) fn speaks_as(&self, machine: MachineId) -> Result<(), Problem> {
+        if self.session.may_be(machine) {
+            return Ok(());
+        }
+        let said = format!(
+            "its certificate is for {}, and it speaks as machine {machine}",
+            self.session.name
+        );
+        Err(super::session::not_certified(said))
     }
 
     /// The answer of a request that is made elsewhere.

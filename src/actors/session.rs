@@ -17,45 +17,54 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::ambient;
 use crate::format::crc::crc32c;
 use crate::messages::error::ErrorCode;
 use crate::messages::frame::{Frame, FrameDecoder, FrameError, Kind, Limits, Meta, encode};
-use crate::messages::handshake::{self, KeyCheck, Refusal, ServerHandshake, Session};
+use crate::messages::handshake::{self, Hello, KeyCheck, Refusal, ServerHandshake, Session};
 use crate::messages::heads::{ErrorHead, NodeIdentity};
 use crate::messages::opcode::{Daemon, Entry, Opcode, Role, authorize};
 use crate::settings::{Keys, Secret};
+use crate::tls::accept::NoTls;
+use crate::tls::{Certified, MachineName, Stream, Tls};
 
 /// How long one answer may take to be written.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The keys of a daemon or client by role. Without any key, roles are believed (loopback or `insecure`).
+/// The keys of a daemon or client by role. Without any key, roles are believed (loopback or `insecure`). Clones share
+/// what is replaced.
 #[derive(Clone, Debug, Default)]
-pub struct KeyRing(Option<Keys>);
+pub struct KeyRing(Arc<ArcSwapOption<Keys>>);
 
 impl KeyRing {
     /// The keys of the configuration, if any.
     #[must_use]
-    pub const fn new(keys: Option<Keys>) -> Self {
-        Self(keys)
+    pub fn new(keys: Option<Keys>) -> Self {
+        Self(Arc::new(ArcSwapOption::from_pointee(keys)))
+    }
+
+    /// New connections are asked for these.
+    pub fn replace(&self, keys: Keys) {
+        self.0.store(Some(Arc::new(keys)));
     }
 
     /// The secrets of a role.
     #[must_use]
-    pub fn of(&self, role: Role) -> Vec<&[u8]> {
-        let secrets = self.0.as_ref().map_or(&[][..], |keys| keys.of(role));
-        secrets.iter().map(Secret::bytes).collect()
+    pub fn of(&self, role: Role) -> Vec<Secret> {
+        self.0.load().as_ref().map(|keys| keys.of(role).to_vec()).unwrap_or_default()
     }
 
     /// Whether there is no key at all.
     #[must_use]
-    pub const fn is_open(&self) -> bool {
-        self.0.is_none()
+    pub fn is_open(&self) -> bool {
+        self.0.load().is_none()
     }
 
     /// What is asked of a role.
@@ -78,6 +87,8 @@ pub struct SessionConfig {
     pub name: String,
     /// Our keys.
     pub keys: KeyRing,
+    /// Our certificates.
+    pub tls: Tls,
     /// Until then the session must have begun.
     pub handshake_timeout: Duration,
     /// For each whole request.
@@ -185,8 +196,11 @@ pub enum Ended {
     /// The handshake failed.
     #[error("handshake refused: {0}")]
     Refused(Problem),
-    /// The socket broke.
+    /// No TLS, or not with us.
     #[error(transparent)]
+    Tls(#[from] NoTls),
+    /// The socket broke.
+    #[error("{}", crate::tls::connect::broken(.0))]
     Io(#[from] io::Error),
 }
 
@@ -228,7 +242,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Writes encoded frames.
     pub async fn write(&mut self, frames: &[u8]) -> Result<(), Ended> {
-        match tokio::time::timeout(WRITE_TIMEOUT, self.stream.write_all(frames)).await {
+        let written = async {
+            self.stream.write_all(frames).await?;
+            self.stream.flush().await
+        };
+        match tokio::time::timeout(WRITE_TIMEOUT, written).await {
             Ok(written) => Ok(written?),
             Err(_) => Err(Ended::SlowReader),
         }
@@ -236,6 +254,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 }
 
 impl<S> Wire<S> {
+    /// What was read and is no frame yet.
+    #[must_use]
+    pub fn unread(&self) -> &[u8] {
+        &self.buffer
+    }
+
     /// The socket, and what was read beyond the last frame.
     pub fn into_parts(self) -> (S, FrameDecoder, BytesMut) {
         (self.stream, self.decoder, self.buffer)
@@ -249,9 +273,15 @@ impl<S> Wire<S> {
 pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     config: &SessionConfig,
+    certified: &Certified,
 ) -> Result<Session, Ended> {
-    let begun = tokio::time::timeout(config.handshake_timeout, shake_hands(wire, config)).await;
-    let session = begun.map_err(|_| Ended::Silent("handshake"))??;
+    let shaken = shake_hands(wire, config, certified);
+    let begun = tokio::time::timeout(config.handshake_timeout, shaken).await;
+    let mut session = begun.map_err(|_| Ended::Silent("handshake"))??;
+    if let (Role::Peer, Certified::Machines(_)) = (session.role, certified) {
+        // Checked with `hello`: its name is one of them.
+        session.machine = MachineName::parse(&session.name).map(|name| name.machine);
+    }
     wire.set_limits(Limits::SESSION);
     Ok(session)
 }
@@ -260,6 +290,7 @@ pub async fn begin<S: AsyncRead + AsyncWrite + Unpin>(
 pub async fn serve<S, T>(
     stream: S,
     peer: SocketAddr,
+    certified: &Certified,
     config: Arc<SessionConfig>,
     service: &T,
 ) -> Ended
@@ -268,15 +299,11 @@ where
     T: Service,
 {
     let mut wire = Wire::new(stream, Limits::HANDSHAKE);
-    let begun =
-        tokio::time::timeout(config.handshake_timeout, shake_hands(&mut wire, &config)).await;
-    let session = match begun {
-        Ok(Ok(session)) => session,
-        Ok(Err(ended)) => return ended,
-        Err(_) => return Ended::Silent("handshake"),
+    let session = match begin(&mut wire, &config, certified).await {
+        Ok(session) => session,
+        Err(ended) => return ended,
     };
     tracing::debug!(%peer, role = %session.role, name = session.name, "session begins");
-    wire.set_limits(Limits::SESSION);
     let ended = loop {
         if let Err(ended) = one_request(&mut wire, &config, &session, service).await {
             break ended;
@@ -373,6 +400,7 @@ fn refusal(config: &SessionConfig, meta: Meta, problem: &Problem) -> Result<Byte
 async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     config: &SessionConfig,
+    certified: &Certified,
 ) -> Result<Session, Ended> {
     let mut server = ServerHandshake::new(config.node.clone(), ambient::random()?);
     loop {
@@ -383,7 +411,7 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
         };
         let meta = frame.header.meta;
         let step = check(meta, config.node.kind, None)
-            .and_then(|entry| handshake_step(&mut server, config, entry.opcode, &frame));
+            .and_then(|entry| handshake_step(&mut server, config, certified, entry.opcode, &frame));
         match step {
             Ok((answer, session)) => {
                 wire.write(&answer.head).await?;
@@ -402,12 +430,16 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
 fn handshake_step(
     server: &mut ServerHandshake,
     config: &SessionConfig,
+    certified: &Certified,
     opcode: Opcode,
     frame: &Frame,
 ) -> Result<(Answer, Option<Session>), Problem> {
     let meta = frame.header.meta;
     if opcode == Opcode::Hello {
-        let hello = handshake::read(frame.head())?;
+        let hello: Hello = handshake::read(frame.head())?;
+        if hello.role == Role::Peer as u8 {
+            certified.check(&hello.name).map_err(not_certified)?;
+        }
         let (answer, session) =
             server.on_hello(&hello, |role| config.keys.check(role), ambient::wall_ms())?;
         Ok((Answer::new(meta, &answer, &Bytes::new())?, session))
@@ -416,6 +448,40 @@ fn handshake_step(
         let (answer, session) = server.on_auth(&auth, |role| config.keys.of(role))?;
         Ok((Answer::new(meta, &answer, &Bytes::new())?, Some(session)))
     }
+}
+
+/// A machine that is not the one it says it is.
+pub(super) fn not_certified(why: impl std::fmt::Display) -> Problem {
+    Problem::new(ErrorCode::Unauthorized, why.to_string()).remedy(
+        "its `tls.cert` must be made for it: subjectAltName URI:folio://GROUP/SYNCGROUP/MACHINE",
+    )
+}
+
+/// Makes a stream of an accepted socket: TLS where it is on, within `handshake_timeout`. Who comes in plaintext then is
+/// told so in a frame.
+///
+/// # Errors
+/// [`NoTls`]: the socket is closed.
+pub async fn secure(
+    stream: TcpStream,
+    config: &SessionConfig,
+) -> Result<(Stream, Certified), NoTls> {
+    let secured = config.tls.accept(stream, config.handshake_timeout).await;
+    if let Err(NoTls::Plaintext(stream)) = secured {
+        let problem = Problem::new(ErrorCode::Unauthorized, "this node speaks TLS only")
+            .remedy("name the CA of the cluster: --ca FILE or FOLIO_CA_FILE (a daemon: [tls])");
+        let mut wire = Wire::new(stream, Limits::HANDSHAKE);
+        let told = async {
+            if let Some(frame) = wire.read().await? {
+                wire.write(&refusal(config, frame.header.meta, &problem)?).await?;
+            }
+            Ok::<(), Ended>(())
+        };
+        // Nothing more can be done for who does not even speak frames.
+        drop(tokio::time::timeout(config.handshake_timeout, told).await);
+        return Err(NoTls::Told);
+    }
+    secured
 }
 
 #[cfg(test)]

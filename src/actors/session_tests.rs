@@ -26,6 +26,7 @@ fn config(keys: KeyRing) -> Arc<SessionConfig> {
     let (running, stopping) = watch::channel(false);
     std::mem::forget(running);
     Arc::new(SessionConfig {
+        tls: Tls::default(),
         node: NodeIdentity {
             kind: Daemon::Tracker,
             group: String::new(),

@@ -151,6 +151,7 @@ impl Connection {
 
     fn sync_pull(&mut self, tag: RequestTag, frame: &Frame) -> Result<(), Problem> {
         let head: SyncPull = StorageRoom::head(frame.head())?;
+        self.speaks_as(head.machine)?;
         let mount = Arc::clone(self.room.placement.mount(head.mount)?);
         mount.check_push()?;
         let Some(peer) = self.room.peers.get(head.machine) else {

@@ -168,6 +168,16 @@ impl TrackerService {
             ));
         }
         let names = (report.group.clone(), report.syncgroup.clone());
+        if session.machine.is_some() {
+            let claimed = format!("{}/{}/{}", names.0, names.1, report.machine);
+            if claimed != session.name {
+                let said = format!(
+                    "its certificate is for {}, and the heartbeat is of {claimed}",
+                    session.name
+                );
+                return Err(super::session::not_certified(said));
+            }
+        }
         let beat = self.heartbeat.send(Beat(report)).await.map_err(stopped)?;
         let mut answer = heads::HeartbeatAnswer {
             accepted: beat.is_ok(),

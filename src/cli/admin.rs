@@ -12,6 +12,7 @@ use super::exit::{Failure, Outcome};
 use crate::actors::admin_console::login::proof;
 use crate::messages::error::ErrorCode;
 use crate::messages::opcode::Role;
+use crate::tls::connect::broken;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -93,8 +94,13 @@ fn batch(console: &mut Console) -> Outcome {
 
 struct Console {
     address: String,
-    reader: BufReader<TcpStream>,
+    reader: BufReader<Box<dyn Channel>>,
 }
+
+/// A socket, encrypted or not.
+trait Channel: Read + Write {}
+
+impl<C: Read + Write> Channel for C {}
 
 impl Console {
     /// Connects, reads the banner, proves the key. The banner comes without its challenge.
@@ -103,6 +109,13 @@ impl Console {
         let io = |e: std::io::Error| lost(address, &e);
         stream.set_read_timeout(Some(ANSWER_MAX)).map_err(io)?;
         stream.set_write_timeout(Some(ANSWER_MAX)).map_err(io)?;
+        let stream: Box<dyn Channel> = match context.tls()? {
+            None => Box::new(stream),
+            Some(tls) => {
+                let secured = tls.connect_blocking(stream, address);
+                Box::new(secured.map_err(|e| no_tls(address, &e))?)
+            }
+        };
         let mut console = Self { address: address.to_owned(), reader: BufReader::new(stream) };
         let banner = console.line()?;
         if !banner.starts_with("folio ") {
@@ -137,8 +150,10 @@ impl Console {
 
     /// One command, its answer without the dot.
     fn ask(&mut self, command: &str) -> Outcome<String> {
-        let mut stream = self.reader.get_ref();
-        stream.write_all(format!("{command}\n").as_bytes()).map_err(|e| lost(&self.address, &e))?;
+        let stream = self.reader.get_mut();
+        let line = format!("{command}\n");
+        let sent = stream.write_all(line.as_bytes()).and_then(|()| stream.flush());
+        sent.map_err(|e| lost(&self.address, &e))?;
         let mut answer = String::new();
         loop {
             let line = self.line()?;
@@ -165,8 +180,17 @@ impl Console {
     }
 }
 
+fn no_tls(address: &str, error: &std::io::Error) -> Failure {
+    let message = format!("cannot talk to the console at {address}: {error}");
+    let code = match error.kind() {
+        std::io::ErrorKind::InvalidData => ErrorCode::Unauthorized,
+        _other => ErrorCode::Unavailable,
+    };
+    Failure::new(code, message, "check the CA (--ca, FOLIO_CA_FILE) and the address")
+}
+
 fn lost(address: &str, error: &std::io::Error) -> Failure {
-    let message = format!("the console at {address} went away: {error}");
+    let message = format!("the console at {address} went away: {}", broken(error));
     Failure::new(ErrorCode::Unavailable, message, "")
 }
 

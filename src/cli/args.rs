@@ -32,6 +32,10 @@ pub(super) struct Global {
     /// Keys of the cluster, as `folio keygen` writes them
     #[arg(long, value_name = "FILE", env = "FOLIO_KEY_FILE", global = true)]
     pub key_file: Option<PathBuf>,
+
+    /// CA of the cluster in PEM, where it speaks TLS: the certificates of all nodes are checked with it
+    #[arg(long, value_name = "FILE", env = "FOLIO_CA_FILE", global = true)]
+    pub ca: Option<PathBuf>,
     /// How long to wait, also for a cluster that is just starting
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration, global = true)]
     pub timeout: Duration,

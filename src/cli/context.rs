@@ -5,6 +5,7 @@ use crate::client::{Client, ClientOptions, Error};
 use crate::format::file_id::FileId;
 use crate::settings::Keys;
 use crate::settings::spec::is_host_port;
+use crate::tls::{ClientTls, TlsProblem};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub(super) struct Context {
     pub trackers: Vec<String>,
     /// Where the keys are.
     pub key_file: Option<PathBuf>,
+    /// Where the CA of the cluster is.
+    pub ca: Option<PathBuf>,
     /// How long a client waits, also for a cluster that is just starting.
     pub timeout: Duration,
     /// One JSON document instead of text.
@@ -25,6 +28,15 @@ impl Context {
     /// The keys, if a file is named.
     pub(super) fn keys(&self) -> Outcome<Option<Keys>> {
         Ok(self.key_file.as_deref().map(Keys::load).transpose()?)
+    }
+
+    /// Whom to trust, if a CA is named.
+    pub(super) fn tls(&self) -> Outcome<Option<ClientTls>> {
+        let tls = self.ca.as_deref().map(ClientTls::of_ca_file).transpose();
+        tls.map_err(|problem| {
+            let TlsProblem { key, path, why, remedy } = problem;
+            Failure::usage(format!("{key} {}: {why}", path.display()), remedy)
+        })
     }
 
     /// A client of the cluster.
@@ -43,6 +55,7 @@ impl Context {
         let options = ClientOptions {
             trackers: self.trackers.clone(),
             keys: self.keys()?,
+            tls: self.tls()?,
             timeout: self.timeout,
             connections_per_node,
         };

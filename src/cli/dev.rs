@@ -14,6 +14,7 @@ use crate::client::{Client, ClientOptions};
 use crate::daemon::{StopSignals, announce_ready, announce_stopping};
 use crate::settings::{Environment, Keys, Source, StorageSettings, TrackerSettings, environment};
 use crate::storage::{self, StartOptions, Storage};
+use crate::tls::ClientTls;
 use crate::tracker::{self, Tracker};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -45,7 +46,7 @@ pub(super) fn dev(context: &Context, args: &args::Dev) -> Outcome {
         let folder = args.dir.join(format!("s{}", storage.machine_id));
         std::fs::create_dir_all(&folder).map_err(|e| Failure::io("create", &folder, &e))?;
     }
-    actix::System::new().block_on(run(context.keys()?, plan))
+    actix::System::new().block_on(run((context.keys()?, context.tls()?), plan))
 }
 
 fn plan(args: &args::Dev) -> Outcome<Plan> {
@@ -108,18 +109,21 @@ fn not_text(path: &Path) -> Failure {
     Failure::usage(format!("{} is not UTF-8", path.display()), "name another --dir")
 }
 
+/// With what our own client proves itself, and whom it trusts.
+type Proofs = (Option<Keys>, Option<ClientTls>);
+
 /// Everything that runs.
 struct Running {
     trackers: Vec<Tracker>,
     storages: Vec<Storage>,
 }
 
-async fn run(keys: Option<Keys>, plan: Plan) -> Outcome {
+async fn run(proofs: Proofs, plan: Plan) -> Outcome {
     let mut signals = StopSignals::listen().map_err(not_started)?;
     let mut running = Running { trackers: Vec::new(), storages: Vec::new() };
     let signal = {
         let begun = tokio::select! {
-            begun = start(plan, &mut running, keys) => Ok(begun),
+            begun = start(plan, &mut running, proofs) => Ok(begun),
             signal = signals.wait() => Err(signal),
         };
         match begun {
@@ -141,7 +145,7 @@ async fn run(keys: Option<Keys>, plan: Plan) -> Outcome {
 }
 
 /// Starts all and waits until a put would succeed. The trackers' addresses.
-async fn start(plan: Plan, running: &mut Running, keys: Option<Keys>) -> Outcome<String> {
+async fn start(plan: Plan, running: &mut Running, (keys, tls): Proofs) -> Outcome<String> {
     let mut addresses = Vec::new();
     for settings in &plan.trackers {
         let tracker = tracker::start(settings, Threads::new()).map_err(not_started)?;
@@ -160,7 +164,7 @@ async fn start(plan: Plan, running: &mut Running, keys: Option<Keys>) -> Outcome
     }
     let timeout = PATIENCE;
     let trackers = addresses.clone();
-    let options = ClientOptions { trackers, keys, timeout, ..ClientOptions::default() };
+    let options = ClientOptions { trackers, keys, tls, timeout, ..ClientOptions::default() };
     let client = Client::connect(options).await?;
     client.place(None, 0).await?;
     Ok(addresses.join(","))

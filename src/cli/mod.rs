@@ -71,6 +71,13 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
                 ));
             }
         }
+        let own = name != "dev";
+        if own && given.value_source("ca") == Some(clap::parser::ValueSource::CommandLine) {
+            return Err(Cli::command().error(
+                clap::error::ErrorKind::ArgumentConflict,
+                "--ca is for clients; a daemon has `tls.ca` in its configuration",
+            ));
+        }
         if given.value_source("key_file") == Some(clap::parser::ValueSource::CommandLine) {
             return Err(Cli::command().error(
                 clap::error::ErrorKind::ArgumentConflict,
@@ -98,9 +105,9 @@ fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Outcome {
-    let args::Global { trackers, key_file, timeout, json } = cli.global;
+    let args::Global { trackers, key_file, ca, timeout, json } = cli.global;
     let trackers = trackers.into_iter().map(|tracker| tracker.trim().to_owned()).collect();
-    let context = Context { trackers, key_file, timeout, json };
+    let context = Context { trackers, key_file, ca, timeout, json };
     match cli.command {
         Command::Keygen { file } => {
             crate::settings::Keys::generate(&file)?;

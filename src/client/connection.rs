@@ -11,19 +11,20 @@ pub(super) use transfer::{Download, Turn, Upload};
 use super::error::{Error, Failure, Result};
 use super::flow::{Allowance, Credit};
 use super::outbox::Outbox;
+use super::write_end::WriteEnd;
 use crate::messages::error::ErrorCode;
 use crate::messages::frame::{
     self, FLAG_LAST, FLAG_STREAMED, Frame, FrameDecoder, FrameError, Kind, Limits, Meta,
 };
 use crate::messages::heads::{self, NodeIdentity, WINDOW, WindowHead};
 use crate::messages::opcode::Opcode;
+use crate::tls::ReadEnd;
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::AsyncReadExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
@@ -48,7 +49,7 @@ pub(super) struct Connection {
 struct Shared {
     /// For messages: `storage books/a machine 1 at 127.0.0.1:7411`.
     node: Arc<str>,
-    write: OwnedWriteHalf,
+    write: WriteEnd,
     outbox: Mutex<Outbox>,
     /// The outbox is blocked: the writer task has something to do.
     wake: Notify,
@@ -83,8 +84,8 @@ pub(super) struct Reply {
 /// A connection of which the handshake is finished, not yet running.
 pub(super) struct Opened {
     pub(super) node: String,
-    pub(super) read: OwnedReadHalf,
-    pub(super) write: OwnedWriteHalf,
+    pub(super) read: ReadEnd,
+    pub(super) write: crate::tls::WriteEnd,
     pub(super) decoder: FrameDecoder,
     /// Read beyond the handshake.
     pub(super) buffer: BytesMut,
@@ -104,7 +105,7 @@ impl Connection {
         decoder.set_limits(Limits::SESSION);
         let shared = Arc::new(Shared {
             node: node.into(),
-            write,
+            write: WriteEnd::new(write),
             outbox: Mutex::default(),
             wake: Notify::new(),
             waiting: Mutex::default(),
@@ -217,11 +218,7 @@ impl Shared {
     }
 
     fn write(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match slices {
-            // Cheaper for the kernel than a list of one.
-            [one] => self.write.try_write(one),
-            many => self.write.try_write_vectored(many),
-        }
+        self.write.try_write(slices)
     }
 
     fn push(
@@ -358,7 +355,7 @@ impl Shared {
 
 async fn read_all(
     shared: Arc<Shared>,
-    mut read: OwnedReadHalf,
+    mut read: ReadEnd,
     mut decoder: FrameDecoder,
     mut buffer: BytesMut,
 ) {
@@ -381,7 +378,7 @@ async fn read_all(
         match read.read_buf(&mut buffer).await {
             Ok(0) => break "closed by the node".to_owned(),
             Ok(_) => {}
-            Err(error) => break error.to_string(),
+            Err(error) => break crate::tls::connect::broken(&error),
         }
     };
     shared.fail(&why);

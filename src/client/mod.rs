@@ -39,6 +39,7 @@ mod read;
 mod survey;
 mod tokens;
 mod views;
+mod write_end;
 
 pub use body::Body;
 pub use error::{Error, Result};
@@ -98,7 +99,7 @@ impl Client {
     /// `Unavailable` if no tracker answered, `Unauthorized` or `Version` if one refused.
     pub async fn connect(options: ClientOptions) -> Result<Self> {
         let instance = random::bytes::<16>()?;
-        let credentials = Credentials::new(options.keys.as_ref(), instance);
+        let credentials = Credentials::new(options.keys.as_ref(), options.tls, instance);
         let pool = Arc::new(Pool::new(credentials, options.connections_per_node));
         let views = Arc::new(Views::new(Arc::clone(&pool), options.trackers));
         let deadline = Instant::now() + options.timeout;

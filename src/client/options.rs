@@ -4,6 +4,7 @@ use super::pinned::Pinned;
 use crate::format::ids::{MachineId, Tag};
 use crate::messages::heads::Reserve;
 use crate::settings::keys::Keys;
+use crate::tls::ClientTls;
 use std::time::Duration;
 
 /// How to reach a cluster.
@@ -13,6 +14,9 @@ pub struct ClientOptions {
     pub trackers: Vec<String>,
     /// Keys of the cluster; `None` for one without (loopback).
     pub keys: Option<Keys>,
+    /// Whom to trust, where the cluster speaks TLS; `None`: plaintext. Every node's certificate is checked up to this CA
+    /// and for the host of the address under which it is called.
+    pub tls: Option<ClientTls>,
     /// How long an operation goes on trying, also for a cluster that is just starting. While a body streams: how
     /// long without any progress.
     pub timeout: Duration,
@@ -25,6 +29,7 @@ impl Default for ClientOptions {
         Self {
             trackers: vec!["127.0.0.1:7400".to_owned()],
             keys: None,
+            tls: None,
             timeout: Duration::from_secs(10),
             connections_per_node: 1,
         }

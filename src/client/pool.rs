@@ -8,6 +8,8 @@ use crate::messages::frame::{self, Frame, FrameDecoder, Kind, Limits, Meta};
 use crate::messages::handshake::{self, AuthAnswer, ClientHandshake, HelloAnswer, Next};
 use crate::messages::opcode::{Daemon, Opcode, Role};
 use crate::settings::keys::{Keys, Secret};
+use crate::tls::connect::{broken, looks_like_tls};
+use crate::tls::{ClientTls, ReadEnd, Stream, WriteEnd};
 use arc_swap::ArcSwapOption;
 use bytes::BytesMut;
 use serde::Serialize;
@@ -17,7 +19,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout_at};
 
 /// How long a connection may take to open before another node is tried.
@@ -28,19 +29,20 @@ const OPEN_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Credentials {
     role: Role,
     keys: Vec<Secret>,
+    tls: Option<ClientTls>,
     /// Also the client uuid in tokens.
     pub(super) instance: [u8; 16],
 }
 
 impl Credentials {
     /// As a client, or as admin if that is the only key at hand.
-    pub(super) fn new(keys: Option<&Keys>, instance: [u8; 16]) -> Self {
+    pub(super) fn new(keys: Option<&Keys>, tls: Option<ClientTls>, instance: [u8; 16]) -> Self {
         let of = |role| keys.map_or(&[][..], |keys: &Keys| keys.of(role));
         let role = match (of(Role::Client), of(Role::Admin)) {
             ([], [_, ..]) => Role::Admin,
             _ => Role::Client,
         };
-        Self { role, keys: of(role).to_vec(), instance }
+        Self { role, keys: of(role).to_vec(), tls, instance }
     }
 }
 
@@ -137,10 +139,24 @@ fn cannot_connect(address: &str, why: impl std::fmt::Display) -> Error {
         .at(address)
 }
 
+/// A certificate that is not trusted is no reason to try again; a daemon that just went away is.
+fn no_tls(address: &str, error: &std::io::Error) -> Error {
+    if error.kind() != std::io::ErrorKind::InvalidData {
+        return cannot_connect(address, error);
+    }
+    Error::new(ErrorCode::Unauthorized, format!("cannot connect: {error}"))
+        .remedy("check the CA (--ca, FOLIO_CA_FILE) and the address")
+        .at(address)
+}
+
 /// Connects and goes through the handshake.
 async fn open(address: &str, credentials: &Credentials) -> Result<Opened> {
     let stream = TcpStream::connect(address).await.map_err(|e| cannot_connect(address, e))?;
     stream.set_nodelay(true).map_err(|e| cannot_connect(address, e))?;
+    let stream = match &credentials.tls {
+        Some(tls) => tls.connect(stream, address).await.map_err(|e| no_tls(address, &e))?,
+        None => Stream::Plain(stream),
+    };
     let (read, write) = stream.into_split();
     let mut wire = Greeting {
         address,
@@ -180,8 +196,8 @@ async fn open(address: &str, credentials: &Credentials) -> Result<Opened> {
 /// A connection during its handshake: one question, one answer.
 struct Greeting<'a> {
     address: &'a str,
-    read: OwnedReadHalf,
-    write: OwnedWriteHalf,
+    read: ReadEnd,
+    write: WriteEnd,
     decoder: FrameDecoder,
     buffer: BytesMut,
 }
@@ -191,11 +207,19 @@ impl Greeting<'_> {
         let mut out = BytesMut::with_capacity(512);
         frame::encode(&mut out, Meta::request(opcode.as_u16(), 1), head, &[], 0)?;
         let address = self.address;
-        self.write.write_all(&out).await.map_err(|e| cannot_connect(address, e))?;
+        let written = async {
+            self.write.write_all(&out).await?;
+            self.write.flush().await
+        };
+        written.await.map_err(|e| cannot_connect(address, broken(&e)))?;
         loop {
-            if let Some(frame) =
-                self.decoder.decode(&mut self.buffer).map_err(|e| Error::from(e).at(address))?
-            {
+            let decoded = self.decoder.decode(&mut self.buffer);
+            if decoded.is_err() && looks_like_tls(&self.buffer) {
+                return Err(Error::new(ErrorCode::Unauthorized, "the node speaks TLS")
+                    .remedy("name the CA of the cluster: --ca FILE or FOLIO_CA_FILE")
+                    .at(address));
+            }
+            if let Some(frame) = decoded.map_err(|e| Error::from(e).at(address))? {
                 let meta = frame.header.meta;
                 return match (meta.kind, meta.status) {
                     (Kind::Answer, 0) => Ok(frame),
@@ -208,7 +232,7 @@ impl Greeting<'_> {
                 };
             }
             let read = self.read.read_buf(&mut self.buffer).await;
-            if read.map_err(|e| cannot_connect(address, e))? == 0 {
+            if read.map_err(|e| cannot_connect(address, broken(&e)))? == 0 {
                 return Err(cannot_connect(address, "closed by the node during the handshake"));
             }
         }

@@ -20,6 +20,7 @@ use super::error::ErrorCode;
 use super::frame::{Limits, MAJOR, MINOR};
 use super::heads::{self, NodeIdentity, Uuid, heads};
 use super::opcode::Role;
+use crate::format::ids::MachineId;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_bytes::ByteArray;
 use sha2::Sha256;
@@ -125,6 +126,16 @@ pub struct Session {
     pub name: String,
     /// Who the client is.
     pub instance: [u8; 16],
+    /// The machine that its certificate names, where one was asked for.
+    pub machine: Option<MachineId>,
+}
+
+impl Session {
+    /// Whether the client may speak as this machine: as any, where no certificate was asked for.
+    #[must_use]
+    pub fn may_be(&self, machine: MachineId) -> bool {
+        self.machine.is_none_or(|certified| certified == machine)
+    }
 }
 
 /// The minor version to speak with an end of version `major.minor`.
@@ -229,6 +240,7 @@ impl ServerHandshake {
             minor,
             name: hello.name.clone(),
             instance: hello.instance.into_array(),
+            machine: None,
         };
         let key_required = match keys(role) {
             KeyCheck::Required => true,
@@ -351,6 +363,7 @@ impl<K: AsRef<[u8]>> ClientHandshake<K> {
             minor,
             name: self.hello.name.clone(),
             instance: self.hello.instance.into_array(),
+            machine: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The process environment as far as it concerns the configuration.
 //!
 //! Only names with `__` override keys (`FOLIO_STORE__RESERVE`, `FOLIO_MOUNTS__0__PATH`, `FOLIO__LISTEN` for a key without
-//! section); [`TRACKERS`] and [`KEY_FILE`] mean the same for daemons and clients; any other `FOLIO_*` is a warning. The
+//! section); [`TRACKERS`] and [`KEY_FILE`] mean the same for daemons and clients, [`CA_FILE`] is for clients; any other `FOLIO_*` is a warning. The
 //! `config` crate's own prefix matching would swallow all of them, so names are sorted here.
 
 use super::error::Finding;
@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 pub const TRACKERS: &str = "FOLIO_TRACKERS";
 /// The key file, for clients and daemons.
 pub const KEY_FILE: &str = "FOLIO_KEY_FILE";
+/// The CA of the cluster, for clients; daemons have it in their configuration.
+pub const CA_FILE: &str = "FOLIO_CA_FILE";
 const PREFIX: &str = "FOLIO_";
 /// Highest list index that a name may carry; a larger one would only allocate.
 const INDEX_MAX: usize = 255;
@@ -86,6 +88,7 @@ impl Environment {
             let path = match name.as_str() {
                 TRACKERS => "trackers".to_owned(),
                 KEY_FILE => "auth.key_file".to_owned(),
+                CA_FILE => continue,
                 name if name.contains("__") => key_path(&name[PREFIX.len()..]),
                 name => {
                     out.warnings.push(format!("{name} has no meaning; {}", meaning()));
@@ -109,7 +112,7 @@ impl Environment {
 }
 
 fn meaning() -> String {
-    format!("variables are FOLIO_SECTION__KEY, {TRACKERS} and {KEY_FILE}")
+    format!("variables are FOLIO_SECTION__KEY, {TRACKERS}, {KEY_FILE} and {CA_FILE}")
 }
 
 /// `STORE__RESERVE` as a key path: `store.reserve`, `_LISTEN` as `listen`; numbers become list indices.
@@ -140,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_client_variables_never_become_unknown_keys() {
-        let found = overrides(&[(TRACKERS, "a:1,b:2"), (KEY_FILE, "/k")]);
+        let found = overrides(&[(TRACKERS, "a:1,b:2"), (KEY_FILE, "/k"), (CA_FILE, "/ca")]);
         assert!(found.findings.is_empty() && found.warnings.is_empty());
         assert_eq!(found.values["trackers"], "a:1,b:2");
         assert_eq!(found.values["auth.key_file"], "/k");

@@ -1,4 +1,5 @@
-//! What a daemon is told: config files, environment, keys. Everything here is read once, at the start.
+//! What a daemon is told: config files, environment, keys. Read once, at the start; only the files that keys and
+//! certificates are in are read again when they change (`rotation.rs`).
 //!
 //! A daemon's keys stand in one table ([`spec`]). The `config` crate merges the file and the environment, [`reader`] turns
 //! the result into the plain structs [`TrackerSettings`] and [`StorageSettings`] and refuses what is unknown, of the wrong
@@ -29,7 +30,9 @@ pub use environment::Environment;
 pub use error::{Finding, KeysError, SettingsError};
 pub use keys::{Keys, Secret};
 pub use reader::Shown;
-pub use shared::{AuthSettings, LimitSettings, ListenSettings, LogFormat, LogLevel, LogSettings};
+pub use shared::{
+    AuthSettings, LimitSettings, ListenSettings, LogFormat, LogLevel, LogSettings, TlsSettings,
+};
 pub use storage::{
     Acks, DurabilitySettings, MountPolicy, MountSettings, RecoverySettings, ScrubSettings,
     StorageSettings, StoreSettings, SyncMode, SyncSettings, ThreadSettings, WhenAlone,

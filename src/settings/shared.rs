@@ -53,6 +53,17 @@ pub struct LimitSettings {
     pub handshake_timeout: Duration,
 }
 
+/// `[tls]`: files in PEM, read at the start and again whenever they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// The certificate of this machine, and those between it and the CA.
+    pub cert: PathBuf,
+    /// Its private key, mode 0600.
+    pub key: PathBuf,
+    /// Who signs the certificates of the cluster; a storage always has one.
+    pub ca: Option<PathBuf>,
+}
+
 /// `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {
@@ -158,17 +169,21 @@ pub(super) fn read_log(reader: &mut Reader) -> LogSettings {
     }
 }
 
-/// This version does not serve TLS. A key that is silently ignored would be plaintext where somebody counts on TLS.
-pub(super) fn refuse_tls(reader: &mut Reader) {
-    for key in ["tls.cert", "tls.key", "tls.ca"] {
-        if let Some(path) = reader.path(key) {
-            reader.refuse(
-                key,
-                format!("{:?}", path.display().to_string()),
-                "empty: TLS is not served by this version yet",
-            );
+/// All of `[tls]` that the daemon needs, or nothing of it: half of it would be plaintext where somebody counts on TLS.
+/// A storage calls others, so it needs the CA (`calls`).
+pub(super) fn read_tls(reader: &mut Reader, calls: bool) -> Option<TlsSettings> {
+    let [cert, key, ca] = ["tls.cert", "tls.key", "tls.ca"].map(|key| reader.path(key));
+    if cert.is_none() && key.is_none() && ca.is_none() {
+        return None;
+    }
+    let missing = [("tls.cert", &cert, true), ("tls.key", &key, true), ("tls.ca", &ca, calls)];
+    for (name, path, needed) in missing {
+        if needed && path.is_none() {
+            let found = "nothing, while other keys of [tls] are set";
+            reader.refuse(name, found.to_owned(), "a file in PEM, or no [tls] at all");
         }
     }
+    Some(TlsSettings { cert: cert?, key: key?, ca })
 }
 
 /// No two listeners on one address; beyond loopback only with a key, or plaintext by explicit wish; the console beyond

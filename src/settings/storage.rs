@@ -3,7 +3,7 @@
 use super::environment::Environment;
 use super::error::SettingsError;
 use super::reader::{Reader, Shown};
-use super::shared::{self, AuthSettings, LimitSettings, ListenSettings, LogSettings};
+use super::shared::{self, AuthSettings, LimitSettings, ListenSettings, LogSettings, TlsSettings};
 use super::spec::{STORAGE_KEYS, TRACKER_KEYS};
 use super::storage_checks;
 use super::units::Reserve;
@@ -34,6 +34,8 @@ pub struct StorageSettings {
     pub mounts: Vec<MountSettings>,
     /// Keys.
     pub auth: AuthSettings,
+    /// Certificates; `None`: plaintext.
+    pub tls: Option<TlsSettings>,
     /// What an acknowledgement means (P1).
     pub durability: DurabilitySettings,
     /// How objects lie on disk.
@@ -205,6 +207,7 @@ impl StorageSettings {
             weight: reader.integer("weight"),
             mounts,
             auth: shared::read_auth(&mut reader),
+            tls: shared::read_tls(&mut reader, true),
             durability: read_durability(&mut reader),
             store: read_store(&mut reader),
             sync: SyncSettings {
@@ -233,7 +236,6 @@ impl StorageSettings {
             shown: Vec::new(),
             warnings: Vec::new(),
         };
-        shared::refuse_tls(&mut reader);
         if reader.is_clean() {
             shared::check_listen(&mut reader, &settings.listen, &settings.auth);
             storage_checks::check(&mut reader, &settings);

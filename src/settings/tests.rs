@@ -127,7 +127,9 @@ fn the_least_that_must_be_given_is_enough() {
     "three quarters"
 )]
 #[case("sync", "retry_min = \"9s\"\nretry_max = \"1s\"", "sync.retry_max", "1s", "retry_min")]
-#[case("tls", "cert = \"/etc/cert.pem\"", "tls.cert", "cert.pem", "not served by this version yet")]
+#[case("tls", "cert = \"/etc/cert.pem\"", "tls.key", "nothing", "a file in PEM")]
+#[case("tls", "cert = \"/c.pem\"\nkey = \"/k.pem\"", "tls.ca", "nothing", "a file in PEM")]
+#[case("tls", "ca = \"/ca.pem\"", "tls.cert", "nothing", "no [tls] at all")]
 fn a_bad_value_is_refused_by_name(
     #[case] section: &str,
     #[case] line: &str,

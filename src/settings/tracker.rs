@@ -3,7 +3,7 @@
 use super::environment::Environment;
 use super::error::SettingsError;
 use super::reader::{Reader, Shown};
-use super::shared::{self, AuthSettings, LimitSettings, ListenSettings, LogSettings};
+use super::shared::{self, AuthSettings, LimitSettings, ListenSettings, LogSettings, TlsSettings};
 use super::spec::{STORAGE_KEYS, TRACKER_KEYS};
 use super::{Loaded, Source};
 use crate::cluster::view::PutPolicy;
@@ -16,6 +16,8 @@ pub struct TrackerSettings {
     pub listen: ListenSettings,
     /// Keys.
     pub auth: AuthSettings,
+    /// Certificates; `None`: plaintext.
+    pub tls: Option<TlsSettings>,
     /// Who counts as alive.
     pub liveness: LivenessSettings,
     /// Where a put goes.
@@ -59,6 +61,7 @@ impl TrackerSettings {
         let mut settings = Self {
             listen: shared::read_listen(&mut reader),
             auth: shared::read_auth(&mut reader),
+            tls: shared::read_tls(&mut reader, false),
             liveness: LivenessSettings {
                 heartbeat_interval: reader.duration("liveness.heartbeat_interval"),
                 suspect_after: reader.duration("liveness.suspect_after"),
@@ -75,7 +78,6 @@ impl TrackerSettings {
             shown: Vec::new(),
             warnings: Vec::new(),
         };
-        shared::refuse_tls(&mut reader);
         if reader.is_clean() {
             shared::check_listen(&mut reader, &settings.listen, &settings.auth);
             check_liveness(&mut reader, &settings.liveness);

@@ -28,6 +28,7 @@ use crate::actors::reporter::{Registration, ReporterStatus};
 use crate::actors::storage_room::{StorageRoom, Writes};
 use crate::cluster::view::MountState;
 use crate::format::ids::MountIndex;
+use crate::rotation::Rotation;
 use crate::settings::{Acks, StorageSettings};
 
 /// What the commands look at. Nothing here blocks.
@@ -42,6 +43,7 @@ pub(super) struct Sight {
     /// The last minute.
     pub lately: Arc<Mutex<Lately>>,
     pub scrubs: Arc<Scrubs>,
+    pub rotation: Arc<Rotation>,
 }
 
 /// The commands of one storage.

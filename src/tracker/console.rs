@@ -19,6 +19,7 @@ use crate::cluster::routing::Target;
 use crate::cluster::view::{MountState, State};
 use crate::format::file_id::FileId;
 use crate::operate;
+use crate::rotation::Rotation;
 use crate::settings::TrackerSettings;
 
 /// The commands of one tracker.
@@ -28,6 +29,7 @@ pub(super) fn source(
     heartbeat: Addr<Heartbeat>,
     router: Addr<Router>,
     connections: Arc<Connections>,
+    rotation: Arc<Rotation>,
 ) -> ConsoleSource {
     let version = env!("CARGO_PKG_VERSION");
     let node = format!("tracker@{address}");
@@ -36,6 +38,7 @@ pub(super) fn source(
         policy: settings.put_policy.as_str(),
         warnings: settings.warnings.clone(),
         connections,
+        rotation,
         clock: Monotonic::start(),
     };
     let facts = Arc::new(facts);
@@ -101,6 +104,7 @@ struct Facts {
     policy: &'static str,
     /// What the configuration made us say.
     warnings: Vec<String>,
+    rotation: Arc<Rotation>,
     connections: Arc<Connections>,
     clock: Monotonic,
 }
@@ -122,6 +126,9 @@ async fn status(
     for warning in &facts.warnings {
         let remedy = "correct it, and start the daemon again";
         warnings.push(vec![warning.as_str().into(), remedy.into()]);
+    }
+    for (what, remedy) in facts.rotation.warnings() {
+        warnings.push(vec![what.into(), remedy.into()]);
     }
     let answer = ConsoleAnswer::new()
         .fact("node", facts.node.as_str())

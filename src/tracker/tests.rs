@@ -59,7 +59,13 @@ fn report(syncgroup: &str, machine: u16, instance: u8) -> StorageReport {
 }
 
 fn identity(role: Role, instance: u8) -> Identity {
-    Identity { role, name: "test".into(), instance: [instance; 16], keys: KeyRing::default() }
+    Identity {
+        role,
+        name: "test".into(),
+        instance: [instance; 16],
+        keys: KeyRing::default(),
+        tls: Default::default(),
+    }
 }
 
 struct Fake {

@@ -6,6 +6,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
 
 mod by_hand;
+#[path = "../common/certificates.rs"]
+mod certificates;
 mod config_errors;
 mod console;
 mod dev;
@@ -23,4 +25,5 @@ mod operate;
 mod recovery;
 mod scrub;
 mod system_calls;
+mod tls;
 mod trees;

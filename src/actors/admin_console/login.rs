@@ -73,7 +73,7 @@ impl Login {
         let given = given.to_ascii_lowercase();
         let right = admin
             .iter()
-            .filter_map(|key| proof(key, challenge))
+            .filter_map(|key| proof(key.bytes(), challenge))
             .fold(subtle::Choice::from(0), |found, expected| {
                 found | expected.as_bytes().ct_eq(given.as_bytes())
             });

@@ -22,7 +22,13 @@ fn source() -> ConsoleSource {
 }
 
 fn config(keys: KeyRing) -> ConsoleConfig {
-    ConsoleConfig { source: source(), keys, idle_timeout: Duration::from_secs(60) }
+    ConsoleConfig {
+        source: source(),
+        keys,
+        tls: Tls::default(),
+        handshake_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+    }
 }
 
 fn admin_keys() -> KeyRing {

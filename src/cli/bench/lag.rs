@@ -33,6 +33,7 @@ pub(super) async fn open(
     size: u64,
 ) -> Outcome<Vec<Watcher>> {
     let (view, keys) = (context.connect().await?.view().await?, context.keys()?);
+    let tls = context.tls()?;
     let all: Vec<(String, String)> = view
         .storages()
         .map(|(group, syncgroup, storage)| {
@@ -45,7 +46,8 @@ pub(super) async fn open(
         let mut mirrors = Vec::new();
         for (_, address) in all.iter().filter(|(group, address)| group == home && address != target)
         {
-            mirrors.push(Wire::open(address, keys.as_ref(), context.timeout).await?);
+            mirrors
+                .push(Wire::open(address, (keys.as_ref(), tls.as_ref()), context.timeout).await?);
         }
         if mirrors.is_empty() {
             return Err(Failure::usage(
@@ -53,7 +55,7 @@ pub(super) async fn open(
                 "--lag needs a syncgroup of at least two storages",
             ));
         }
-        let wire = Wire::open(target, keys.as_ref(), context.timeout).await?;
+        let wire = Wire::open(target, (keys.as_ref(), tls.as_ref()), context.timeout).await?;
         watchers.push(Watcher {
             wire,
             mirrors,

@@ -107,7 +107,7 @@ async fn prepare(
     sizes: &Mix,
     targets: &[String],
 ) -> Outcome<Vec<Worker>> {
-    let keys = context.keys()?;
+    let (keys, tls) = (context.keys()?, context.tls()?);
     let needs_objects = matches!(args.load, Load::Get | Load::Modify | Load::Mixed);
     let each = if needs_objects { args.objects.div_ceil(args.connections as u64) } else { 0 };
     if each > 0 {
@@ -116,7 +116,7 @@ async fn prepare(
     }
     let mut preparing = Vec::new();
     for (number, target) in (0..args.connections as u64).zip(targets.iter().cycle()) {
-        let wire = Wire::open(target, keys.as_ref(), context.timeout).await?;
+        let wire = Wire::open(target, (keys.as_ref(), tls.as_ref()), context.timeout).await?;
         let mut worker = Worker::new(wire, args, sizes.clone(), number);
         preparing.push(tokio::task::spawn_local(async move {
             worker.prepare(each).await.map(|()| worker)

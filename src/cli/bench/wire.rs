@@ -12,6 +12,7 @@ use crate::messages::handshake::{self, ClientHandshake, Next, Refusal};
 use crate::messages::heads::{self, ErrorHead};
 use crate::messages::opcode::{Opcode, Role};
 use crate::settings::{Keys, Secret};
+use crate::tls::{ClientTls, Stream};
 use bytes::BytesMut;
 use serde::Serialize;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ const READ: usize = 64 << 10;
 
 /// A connection as client.
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     decoder: FrameDecoder,
     input: BytesMut,
     output: BytesMut,
@@ -48,12 +49,16 @@ impl Wire {
     /// Connects and introduces itself.
     pub(super) async fn open(
         address: &str,
-        keys: Option<&Keys>,
+        (keys, tls): (Option<&Keys>, Option<&ClientTls>),
         timeout: Duration,
     ) -> Outcome<Self> {
         let open = async {
             let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true).map(|()| stream)
+            stream.set_nodelay(true)?;
+            match tls {
+                Some(tls) => tls.connect(stream, address).await,
+                None => Ok(Stream::Plain(stream)),
+            }
         };
         let stream = tokio::time::timeout(timeout, open)
             .await
@@ -121,6 +126,7 @@ impl Wire {
         let meta = Meta::request(opcode.as_u16(), self.next);
         frame::encode(&mut self.output, meta, head, payload, crc).map_err(client::Error::from)?;
         self.stream.write_all(&self.output).await.map_err(lost)?;
+        self.stream.flush().await.map_err(lost)?;
         let frame = loop {
             if let Some(frame) =
                 FrameDecoder::decode(&mut self.decoder, &mut self.input).map_err(lost)?

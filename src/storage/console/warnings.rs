@@ -31,6 +31,7 @@ impl Sight {
         found.extend(self.scrub_warnings());
         found.extend(self.conflict_warnings().map(borrowed));
         found.extend(self.own_warnings());
+        found.extend(self.rotation.warnings());
         found
     }
 

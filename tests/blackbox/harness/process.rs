@@ -135,6 +135,11 @@ impl Daemon {
         self.signal(Signal::CONT);
     }
 
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     /// SIGTERM, and the end that follows from it.
     pub fn terminate(self) -> (ExitStatus, String) {
         self.signal(Signal::TERM);

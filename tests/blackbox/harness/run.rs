@@ -16,6 +16,8 @@ pub struct Cli {
     pub trackers: Vec<String>,
     /// `--key-file` of each run.
     pub key_file: Option<String>,
+    /// `--ca` of each run.
+    pub ca: Option<String>,
     /// `--timeout` of each run, as text.
     pub timeout: Option<&'static str>,
 }
@@ -67,6 +69,9 @@ impl Cli {
         }
         if let Some(file) = &self.key_file {
             command.args(["--key-file", file]);
+        }
+        if let Some(file) = &self.ca {
+            command.args(["--ca", file]);
         }
         if let Some(timeout) = self.timeout {
             command.args(["--timeout", timeout]);
