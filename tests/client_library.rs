@@ -21,7 +21,7 @@ async fn client_for(
     keys: Option<Keys>,
 ) -> folio::client::Result<Client> {
     let trackers = vec![tracker.address.clone()];
-    Client::connect(ClientOptions { trackers, keys, timeout, connections_per_node: 1 }).await
+    Client::connect(ClientOptions { trackers, keys, timeout, ..ClientOptions::default() }).await
 }
 
 /// A tracker, one storage, a client.

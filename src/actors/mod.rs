@@ -39,6 +39,7 @@ pub mod get_job;
 pub mod heartbeat;
 mod incoming;
 pub mod incoming_slice;
+pub mod key_ring;
 pub mod list_job;
 mod mend_room;
 pub mod meter;

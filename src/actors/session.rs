@@ -17,7 +17,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -28,55 +27,16 @@ use super::ambient;
 use crate::format::crc::crc32c;
 use crate::messages::error::ErrorCode;
 use crate::messages::frame::{Frame, FrameDecoder, FrameError, Kind, Limits, Meta, encode};
-use crate::messages::handshake::{self, Hello, KeyCheck, Refusal, ServerHandshake, Session};
+use crate::messages::handshake::{self, Hello, Refusal, ServerHandshake, Session};
 use crate::messages::heads::{ErrorHead, NodeIdentity};
 use crate::messages::opcode::{Daemon, Entry, Opcode, Role, authorize};
-use crate::settings::{Keys, Secret};
 use crate::tls::accept::NoTls;
 use crate::tls::{Certified, MachineName, Stream, Tls};
 
 /// How long one answer may take to be written.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The keys of a daemon or client by role. Without any key, roles are believed (loopback or `insecure`). Clones share
-/// what is replaced.
-#[derive(Clone, Debug, Default)]
-pub struct KeyRing(Arc<ArcSwapOption<Keys>>);
-
-impl KeyRing {
-    /// The keys of the configuration, if any.
-    #[must_use]
-    pub fn new(keys: Option<Keys>) -> Self {
-        Self(Arc::new(ArcSwapOption::from_pointee(keys)))
-    }
-
-    /// New connections are asked for these.
-    pub fn replace(&self, keys: Keys) {
-        self.0.store(Some(Arc::new(keys)));
-    }
-
-    /// The secrets of a role.
-    #[must_use]
-    pub fn of(&self, role: Role) -> Vec<Secret> {
-        self.0.load().as_ref().map(|keys| keys.of(role).to_vec()).unwrap_or_default()
-    }
-
-    /// Whether there is no key at all.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.0.load().is_none()
-    }
-
-    /// What is asked of a role.
-    #[must_use]
-    pub fn check(&self, role: Role) -> KeyCheck {
-        match (self.is_open(), self.of(role).is_empty()) {
-            (true, _) => KeyCheck::Open,
-            (false, true) => KeyCheck::Shut,
-            (false, false) => KeyCheck::Required,
-        }
-    }
-}
+pub use super::key_ring::KeyRing;
 
 /// What all connections of one daemon share.
 #[derive(Debug)]

@@ -26,7 +26,7 @@ fn config(keys: KeyRing) -> Arc<SessionConfig> {
     let (running, stopping) = watch::channel(false);
     std::mem::forget(running);
     Arc::new(SessionConfig {
-        tls: Tls::default(),
+        tls: crate::tls::Tls::default(),
         node: NodeIdentity {
             kind: Daemon::Tracker,
             group: String::new(),
@@ -54,7 +54,8 @@ const ALL: &str =
 fn connect(keys: KeyRing) -> (Wire<DuplexStream>, tokio::task::JoinHandle<Ended>) {
     let (near, far) = tokio::io::duplex(1 << 16);
     let served = actix_rt::spawn(async move {
-        serve(far, SocketAddr::from(([127, 0, 0, 1], 1)), config(keys), &Echo).await
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        serve(far, from, &Certified::NotAsked, config(keys), &Echo).await
     });
     (Wire::new(near, Limits::SESSION), served)
 }

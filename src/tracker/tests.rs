@@ -63,7 +63,7 @@ fn identity(role: Role, instance: u8) -> Identity {
         role,
         name: "test".into(),
         instance: [instance; 16],
-        keys: KeyRing::default(),
+        keys: Default::default(),
         tls: Default::default(),
     }
 }
