@@ -15,6 +15,7 @@
 mod console;
 mod folder;
 mod lately;
+mod listeners;
 mod memory_file;
 mod metrics;
 mod mirrors;
@@ -25,36 +26,28 @@ mod scrubs;
 
 pub use report::MountStatus;
 
-use crate::actors::acceptor::{Acceptor, AcceptorConfig, BindError, StopAccepting, bind};
+use crate::actors::acceptor::{Acceptor, BindError, StopAccepting, bind};
 use crate::actors::admin_console::{self, ConsoleConfig};
 use crate::actors::ambient::{self, Monotonic};
 use crate::actors::binlog::{Binlog, CloseMount};
-use crate::actors::budget::Budget;
 use crate::actors::caller::Identity;
-use crate::actors::connection;
-use crate::actors::metrics_server::{self, PageSource};
 use crate::actors::mirror::Mirror;
 use crate::actors::mount_room::{MountRoom, OpenFailure};
 use crate::actors::offers::Announce;
 use crate::actors::peers::PeerTable;
-use crate::actors::placement::Placement;
-use crate::actors::postman::Postman;
 use crate::actors::read_pool::{Limit, ReadPool};
 use crate::actors::reporter::{Registration, ReportNow, Reporter, ReporterStatus};
-use crate::actors::session::SessionConfig;
 use crate::actors::shared_mount::SharedMount;
 use crate::actors::storage_room::{StorageRoom, Writes};
 use crate::actors::threads::{ThreadError, Threads};
 use crate::daemon;
 use crate::format::ids::MountIndex;
-use crate::messages::heads::{NodeIdentity, Uuid};
-use crate::messages::opcode::{Daemon, Role};
+use crate::messages::opcode::Role;
 use crate::rotation::Rotation;
 use crate::settings::StorageSettings;
-use crate::store::tokens::TokenTable;
 use crate::tls::{MachineName, TlsProblem};
 use actix::prelude::*;
-use bytes::Bytes;
+use listeners::{accept, bind_console, room_of, serve_metrics, session_of};
 use memory_file::{MemoryFile, StateError};
 use mirrors::Mirrors;
 use mounts::MountOpener;
@@ -255,84 +248,6 @@ pub async fn start(
     })
 }
 
-fn serve_metrics(
-    listener: std::net::TcpListener,
-    sight: Arc<console::Sight>,
-    control: &ArbiterHandle,
-) -> Result<(SocketAddr, Addr<Acceptor>), StartError> {
-    let address = listener
-        .local_addr()
-        .map_err(|source| StartError::System { what: "the socket of the metrics", source })?;
-    let tls = sight.rotation.tls.clone();
-    let source: PageSource = Arc::new(move || {
-        let sight = Arc::clone(&sight);
-        Box::pin(async move { sight.metrics() })
-    });
-    Ok((address, metrics_server::start(listener, source, tls, control)))
-}
-
-/// Opens the console's socket; from then on the settings name its real address.
-fn bind_console(
-    settings: &mut StorageSettings,
-    rotation: &Rotation,
-) -> Result<Option<(std::net::TcpListener, SocketAddr)>, StartError> {
-    let Some(admin) = settings.listen.admin else { return Ok(None) };
-    admin_console::check_address(admin, &rotation.keys).map_err(StartError::Console)?;
-    let listener = bind("admin_listen", admin)?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| StartError::System { what: "the console's socket", source })?;
-    settings.listen.admin = Some(address);
-    Ok(Some((listener, address)))
-}
-
-fn session_of(
-    settings: &StorageSettings,
-    instance: [u8; 16],
-    stopping: watch::Receiver<bool>,
-    rotation: &Rotation,
-) -> SessionConfig {
-    let (group, syncgroup) = (settings.group.clone(), settings.syncgroup.clone());
-    let machine = settings.machine_id;
-    let name = format!("{group}/{syncgroup}/{machine}");
-    let node = NodeIdentity {
-        kind: Daemon::Storage,
-        group,
-        syncgroup,
-        machine,
-        instance: Uuid::new(instance),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    };
-    let limits = &settings.limits;
-    SessionConfig {
-        node,
-        name,
-        keys: rotation.keys.clone(),
-        tls: rotation.tls.clone(),
-        handshake_timeout: limits.handshake_timeout,
-        idle_timeout: limits.idle_timeout,
-        stopping,
-    }
-}
-
-fn room_of(
-    settings: &StorageSettings,
-    session: SessionConfig,
-    peers: Arc<PeerTable>,
-) -> StorageRoom {
-    let limits = &settings.limits;
-    StorageRoom::new(
-        session,
-        settings.machine_id,
-        Placement::new(settings.store.mount_policy),
-        Budget::new(limits.in_flight_requests, limits.in_flight_bytes),
-        Arc::new(TokenTable::default()),
-        settings.store.single_file_threshold,
-        settings.durability,
-        peers,
-    )
-}
-
 /// Opens all mounts, each on its own arbiter, and waits for how that ends.
 async fn open_mounts(
     settings: &Arc<StorageSettings>,
@@ -410,45 +325,6 @@ async fn open_mounts(
         return Err(StartError::Mounts(failures.iter().map(text).collect()));
     }
     Ok(())
-}
-
-fn accept(
-    listener: std::net::TcpListener,
-    settings: &StorageSettings,
-    room: &Arc<StorageRoom>,
-    net: Vec<ArbiterHandle>,
-    control: &ArbiterHandle,
-    stop: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Addr<Acceptor> {
-    let config = AcceptorConfig {
-        listener,
-        name: "frames",
-        max_connections: settings.limits.max_connections,
-        too_many: Bytes::new(),
-    };
-    let (room, stop, tasks) = (Arc::clone(room), stop.clone(), tasks.clone());
-    let net: Vec<(ArbiterHandle, Arc<Postman>)> = net
-        .into_iter()
-        .map(|arbiter| {
-            let postman = Arc::new(Postman::default());
-            let run = Arc::clone(&postman).run();
-            arbiter.spawn(run);
-            (arbiter, postman)
-        })
-        .collect();
-    let mut turn = 0;
-    let start = Box::new(move |accepted| {
-        turn = (turn + 1) % net.len();
-        let (room, stop, tasks) = (Arc::clone(&room), stop.clone(), tasks.clone());
-        // An arbiter that is gone drops the socket: the client sees the end.
-        let (arbiter, postman) = &net[turn];
-        let postman = Arc::clone(postman);
-        arbiter.spawn_fn(move || {
-            actix::spawn(tasks.track_future(connection::serve(accepted, room, stop, postman)));
-        });
-    });
-    Acceptor::start_in_arbiter(control, move |_| Acceptor::new(config, start))
 }
 
 impl Storage {
