@@ -14,6 +14,7 @@
 
 mod console;
 mod folder;
+mod hand_over;
 mod lately;
 mod listeners;
 mod memory_file;
@@ -72,6 +73,8 @@ const READ_HANDLES: usize = 8192;
 pub const STOP_LIMIT: Duration = Duration::from_secs(20);
 /// Longest wait of a new mount for the word of a tracker.
 const FOUND_AFTER: Duration = Duration::from_secs(5);
+/// How long the mirrors may take to get the last changes at a stop.
+const HAND_OVER: Duration = Duration::from_secs(1);
 /// How long a tracker may take to hear that we leave.
 const GOODBYE: Duration = Duration::from_millis(300);
 
@@ -432,6 +435,7 @@ impl Storage {
         if tokio::time::timeout(step, self.tasks.wait()).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
+        hand_over::wait(&self.room, HAND_OVER).await;
         let mounts = self.room.placement.mounts();
         let closed = futures_util::future::join_all(mounts.iter().map(|mount| async move {
             mount.registry.shut().await;

@@ -5,6 +5,7 @@ use tokio::io::DuplexStream;
 use super::*;
 use crate::messages::handshake::{Auth, AuthAnswer, ClientHandshake, HelloAnswer, Next};
 use crate::messages::heads::{self, Ping, Pong, Uuid};
+use crate::settings::Keys;
 
 struct Echo;
 

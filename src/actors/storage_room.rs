@@ -157,8 +157,10 @@ impl StorageRoom {
                 return Err(Problem::new(ErrorCode::ReadOnly, "the storage is read-only")
                     .remedy("`folio admin ... readonly off`"));
             }
+            // Not read-only: that would be an answer. A mirror takes it as soon as this one is silent.
             Writes::Stopping => {
-                return Err(Problem::new(ErrorCode::ReadOnly, "the storage is stopping"));
+                return Err(Problem::new(ErrorCode::Stopped, "the storage is stopping")
+                    .remedy("ask again in a moment: a mirror will take it"));
             }
         }
         Ok(())

@@ -127,9 +127,6 @@ fn the_least_that_must_be_given_is_enough() {
     "three quarters"
 )]
 #[case("sync", "retry_min = \"9s\"\nretry_max = \"1s\"", "sync.retry_max", "1s", "retry_min")]
-#[case("tls", "cert = \"/etc/cert.pem\"", "tls.key", "nothing", "a file in PEM")]
-#[case("tls", "cert = \"/c.pem\"\nkey = \"/k.pem\"", "tls.ca", "nothing", "a file in PEM")]
-#[case("tls", "ca = \"/ca.pem\"", "tls.cert", "nothing", "no [tls] at all")]
 fn a_bad_value_is_refused_by_name(
     #[case] section: &str,
     #[case] line: &str,
@@ -142,6 +139,17 @@ fn a_bad_value_is_refused_by_name(
     assert!(finding.found.contains(found), "{finding}");
     assert!(finding.allowed.contains(allowed), "{finding}");
     assert_eq!(finding.source.as_deref(), Some("storage.toml"));
+}
+
+#[rstest]
+#[case("cert = \"/etc/cert.pem\"", "tls.key")]
+#[case("cert = \"/c.pem\"\nkey = \"/k.pem\"", "tls.ca")]
+#[case("ca = \"/ca.pem\"", "tls.cert")]
+fn half_of_tls_is_never_plaintext_by_surprise(#[case] lines: &str, #[case] missing: &str) {
+    let findings = findings(storage(&with("tls", lines), &[]));
+    let finding = findings.iter().find(|f| f.key == missing);
+    let finding = finding.unwrap_or_else(|| panic!("{findings:?}"));
+    assert!(finding.allowed.contains("a file in PEM, or no [tls] at all"), "{finding}");
 }
 
 #[rstest]

@@ -23,6 +23,7 @@ mod mounts;
 mod objects;
 mod operate;
 mod recovery;
+mod rolling;
 mod scrub;
 mod system_calls;
 mod tls;

@@ -6,13 +6,12 @@
 use super::Sight;
 use crate::actors::admin_console::{CommandResult, ConsoleAnswer, Value};
 use crate::actors::meter::{Answered, RECORDED};
-use crate::actors::peers::{Peer, PeerMount, SyncState};
 use crate::actors::storage_room::Writes;
 use crate::format::file_id::FileId;
 use crate::messages::opcode::Opcode;
 use crate::operate;
 use crate::settings::units::{parse_duration, parse_size};
-use std::sync::Arc;
+use crate::storage::hand_over;
 use std::time::Duration;
 
 /// How long `drain` waits before it says what is still missing.
@@ -67,36 +66,9 @@ impl Sight {
         })
     }
 
-    /// Mounts of which no mirror has everything.
     fn uncovered(&self) -> Vec<Vec<Value>> {
-        let mut rows = Vec::new();
-        for mount in self.room.placement.mounts().iter().filter(|mount| mount.is_online()) {
-            let peers = self.room.peers.all();
-            let mirrors: Vec<_> = peers
-                .iter()
-                .filter_map(|peer| peer.mount(mount.index).map(|there| (peer, there)))
-                .collect();
-            let whole = mirrors.iter().any(|(_, there)| {
-                there.state() == SyncState::Live && mount.mirror.behind(there.acked()).records == 0
-            });
-            if whole {
-                continue;
-            }
-            let why = match mirrors.len() {
-                0 => "no other machine mirrors it: what is here cannot be read while this machine is stopped"
-                    .to_owned(),
-                _ => {
-                    let lag = |(peer, there): &(&Arc<Peer>, &Arc<PeerMount>)| {
-                        let (machine, state) = (peer.machine, there.state().name());
-                        let records = mount.mirror.behind(there.acked()).records;
-                        format!("mirror {machine} is {state}, {records} records behind")
-                    };
-                    mirrors.iter().map(lag).collect::<Vec<_>>().join("; ")
-                }
-            };
-            rows.push(vec![mount.index.into(), why.into()]);
-        }
-        rows
+        let rows = hand_over::uncovered(&self.room).into_iter();
+        rows.map(|(mount, why)| vec![mount.into(), why.into()]).collect()
     }
 
     /// `config [show [PART]|set KEY VALUE]`.

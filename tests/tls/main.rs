@@ -7,158 +7,25 @@
     reason = "a test fails here"
 )]
 
-#[path = "common/certificates.rs"]
+#[path = "../common/certificates.rs"]
 mod certificates;
+mod cluster;
+mod rotation;
 
 use certificates::{Authority, Files, write_secret};
+use cluster::{Cluster, NOW_S, PATIENCE, get, machine, noise, put, run, start_tracker};
 use folio::actors::caller::{Caller, Identity};
 use folio::actors::session::{self, KeyRing, SessionConfig};
-use folio::actors::threads::Threads;
-use folio::client::{Body, Client, ClientOptions, ErrorCode, GetOptions, PutOptions};
+use folio::client::{Client, ClientOptions, ErrorCode, GetOptions};
 use folio::cluster::view::{Load, Service, StorageReport};
-use folio::format::file_id::FileId;
 use folio::messages::heads::{Heartbeat, NodeIdentity, Uuid, encode_map};
 use folio::messages::opcode::{Daemon, Opcode, Role};
-use folio::settings::{Environment, Source, StorageSettings, TlsSettings, TrackerSettings};
-use folio::storage::{self, StartOptions, Storage};
+use folio::settings::TlsSettings;
 use folio::tls::{ClientTls, MachineName, Material, Tls};
-use folio::tracker::{self, Tracker};
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-const PATIENCE: Duration = Duration::from_secs(30);
-const NOW_S: u64 = 1_790_000_000;
-
-fn run(test: impl Future<Output = ()>) {
-    actix::System::new().block_on(test);
-}
-
-async fn eventually(what: &str, mut ask: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !ask() {
-        assert!(begun.elapsed() < PATIENCE, "it never happened: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn pairs(fixed: &[(&str, &str)], more: &[(String, String)]) -> Vec<(String, String)> {
-    let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
-    fixed.iter().map(own).chain(more.iter().cloned()).collect()
-}
-
-fn start_tracker(more: &[(String, String)]) -> Tracker {
-    let keys = pairs(
-        &[
-            ("listen", "127.0.0.1:0"),
-            ("admin_listen", "127.0.0.1:0"),
-            ("metrics_listen", "127.0.0.1:0"),
-            ("liveness.heartbeat_interval", "100ms"),
-        ],
-        more,
-    );
-    let source = Source::Given { name: "test", keys: &keys };
-    let settings = TrackerSettings::load(source, &Environment::default()).expect("settings");
-    tracker::start(&settings.settings, Threads::new()).expect("starts")
-}
-
-async fn start_storage(
-    dir: &Path,
-    tracker: SocketAddr,
-    machine: u16,
-    more: &[(String, String)],
-) -> Storage {
-    let home = dir.join(format!("s{machine}"));
-    let keys = pairs(
-        &[
-            ("listen", "127.0.0.1:0"),
-            ("admin_listen", "127.0.0.1:0"),
-            ("metrics_listen", "127.0.0.1:0"),
-            ("group", "books"),
-            ("syncgroup", "a"),
-            ("machine_id", &machine.to_string()),
-            ("trackers", &tracker.to_string()),
-            ("state_dir", &home.join("state").display().to_string()),
-            ("mounts[0].index", "0"),
-            ("mounts[0].path", &home.join("m0").display().to_string()),
-            ("store.chunkfile_size", "4MiB"),
-            ("store.reserve_free", "64MiB"),
-            ("store.single_file_threshold", "256KiB"),
-            ("durability.acks", "all"),
-        ],
-        more,
-    );
-    let source = Source::Given { name: "test", keys: &keys };
-    let settings = StorageSettings::load(source, &Environment::default()).expect("settings");
-    let options = StartOptions { create_folders: true, found_after: PATIENCE };
-    storage::start(settings.settings, options).await.expect("starts")
-}
-
-fn machine(authority: &Authority, dir: &Path, id: u16, ends: i32) -> Files {
-    let uri = format!("folio://books/a/{id}");
-    authority.sign(dir, &format!("s{id}"), &["127.0.0.1", "localhost"], &[&uri], ends)
-}
-
-struct Cluster {
-    dir: tempfile::TempDir,
-    authority: Authority,
-    tracker: Tracker,
-    storages: Vec<Storage>,
-}
-
-impl Cluster {
-    async fn start(count: u16, more: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().expect("folder");
-        let authority = Authority::new("test CA");
-        let certificate = authority.sign(dir.path(), "tracker", &["127.0.0.1"], &[], 2090);
-        let tracker = start_tracker(&pairs(more, &certificate.keys()));
-        let mut storages = Vec::new();
-        for id in 1..=count {
-            let keys = pairs(more, &machine(&authority, dir.path(), id, 2090).keys());
-            storages.push(start_storage(dir.path(), tracker.address(), id, &keys).await);
-        }
-        for storage in &storages {
-            storage.ready().await;
-        }
-        Self { dir, authority, tracker, storages }
-    }
-
-    fn options(&self) -> ClientOptions {
-        let tls = ClientTls::of_ca_file(&self.dir.path().join("ca.pem")).expect("a CA");
-        ClientOptions { tls: Some(tls), ..self.plain() }
-    }
-
-    fn plain(&self) -> ClientOptions {
-        let trackers = vec![self.tracker.address().to_string()];
-        ClientOptions { trackers, timeout: Duration::from_secs(20), ..ClientOptions::default() }
-    }
-
-    async fn stop(self) {
-        for storage in self.storages {
-            storage.stop(PATIENCE).await;
-        }
-        self.tracker.stop(PATIENCE).await;
-    }
-}
-
-async fn put(client: &Client, bytes: &[u8]) -> folio::client::Result<FileId> {
-    let body = Body::bytes(bytes.to_vec());
-    client.put(body, PutOptions::default()).await.map(|written| written.id)
-}
-
-async fn get(client: &Client, id: &FileId, options: GetOptions) -> Vec<u8> {
-    let object = client.get(id, options).await.expect("it is there");
-    object.bytes(u64::MAX).await.expect("whole").to_vec()
-}
-
-fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mix = |i: u64| ((i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15 ^ seed) >> 56) as u8;
-    (0..len as u64).map(mix).collect()
-}
 
 /// Small and large, in one frame and streamed, on every mirror.
 #[test]
@@ -347,6 +214,7 @@ fn report(machine: u16) -> StorageReport {
         service: Service::Serving,
         mounts: Vec::new(),
         load: Load::default(),
+        clock_ms: 0,
     }
 }
 
@@ -502,125 +370,5 @@ fn silence_before_the_handshake_does_not_hold_a_place_for_long() {
         put(&client, b"after the silence").await.expect("stored");
         drop(client);
         cluster.stop().await;
-    });
-}
-
-/// New certificates for all while changes, reads and fresh connections go on; then a bad file, which changes nothing but
-/// the warning.
-#[test]
-fn a_rotation_interrupts_nobody_and_a_bad_file_is_not_taken() {
-    run(async {
-        let cluster = Cluster::start(2, &[]).await;
-        let over = Arc::new(AtomicBool::new(false));
-        let done = Arc::new(AtomicU64::new(0));
-        let mut load = Vec::new();
-        for worker in 0..3_u64 {
-            let (over, done) = (Arc::clone(&over), Arc::clone(&done));
-            let options = cluster.options();
-            load.push(actix::spawn(async move {
-                let kept = Client::connect(options.clone()).await.expect("connects");
-                while !over.load(Ordering::SeqCst) {
-                    let fresh = Client::connect(options.clone()).await.expect("connects again");
-                    let bytes = noise(5_000, worker);
-                    let id = put(&fresh, &bytes).await.expect("stored");
-                    assert!(get(&kept, &id, GetOptions::default()).await == bytes);
-                    done.fetch_add(1, Ordering::SeqCst);
-                }
-            }));
-        }
-        let rotations: Vec<_> = cluster
-            .storages
-            .iter()
-            .map(Storage::rotation)
-            .chain([cluster.tracker.rotation()])
-            .cloned()
-            .collect();
-        let shown = |year: &str| {
-            rotations.iter().all(|r| r.tls.now().expect("on").expires().starts_with(year))
-        };
-        assert!(shown("2090"));
-        for year in [2091, 2092] {
-            let before = done.load(Ordering::SeqCst);
-            cluster.authority.sign(cluster.dir.path(), "tracker", &["127.0.0.1"], &[], year);
-            for id in [1, 2] {
-                machine(&cluster.authority, cluster.dir.path(), id, year);
-            }
-            // One is asked, as by SIGHUP; the others look by themselves.
-            rotations[0].ask();
-            eventually("all show the new one", || shown(&year.to_string())).await;
-            eventually("work went on", || done.load(Ordering::SeqCst) > before + 10).await;
-        }
-        assert!(rotations.iter().all(|rotation| rotation.warnings().is_empty()));
-
-        let broken = cluster.dir.path().join("s1.pem");
-        let good = std::fs::read(&broken).unwrap();
-        std::fs::write(&broken, "half a certifi").unwrap();
-        rotations[0].ask();
-        eventually("it is said", || !rotations[0].warnings().is_empty()).await;
-        let (what, _) = rotations[0].warnings().remove(0);
-        assert!(what.contains("s1.pem") && what.contains("tls.cert"), "{what}");
-        let before = done.load(Ordering::SeqCst);
-        eventually("work goes on", || done.load(Ordering::SeqCst) > before + 10).await;
-        assert!(shown("2092"), "the old one stays");
-        std::fs::write(&broken, good).unwrap();
-        eventually("it is mended", || rotations[0].warnings().is_empty()).await;
-
-        over.store(true, Ordering::SeqCst);
-        for worker in load {
-            worker.await.expect("no operation failed");
-        }
-        cluster.stop().await;
-    });
-}
-
-/// A key that is replaced: both are good while both are in the files.
-#[test]
-fn keys_are_replaced_without_a_restart() {
-    use folio::settings::Keys;
-    run(async {
-        let dir = tempfile::tempdir().expect("folder");
-        let file = dir.path().join("keys");
-        let (old, new) = ("00".repeat(16), "11".repeat(16));
-        let lines = |keys: &[&String]| -> String {
-            let line =
-                |role: &str| keys.iter().map(|key| format!("{role} {key}\n")).collect::<String>();
-            ["client", "peer", "admin"].iter().map(|role| line(role)).collect()
-        };
-        write_secret(&file, &lines(&[&old]));
-        let auth = [("auth.key_file".to_owned(), file.display().to_string())];
-        let tracker = start_tracker(&auth);
-        let storage = start_storage(dir.path(), tracker.address(), 1, &auth).await;
-        storage.ready().await;
-        let options = |key: &String| ClientOptions {
-            trackers: vec![tracker.address().to_string()],
-            keys: Some(Keys::parse(Path::new("client"), &format!("client {key}\n")).unwrap()),
-            ..ClientOptions::default()
-        };
-        let kept = Client::connect(options(&old)).await.expect("the old key");
-        put(&kept, b"with the old one").await.expect("stored");
-        assert!(Client::connect(options(&new)).await.is_err(), "not yet");
-        let change = |text: String| {
-            write_secret(&file, &text);
-            tracker.rotation().ask();
-            storage.rotation().ask();
-        };
-        let count = |keys: usize| {
-            [tracker.rotation(), storage.rotation()]
-                .iter()
-                .all(|rotation| rotation.keys.of(Role::Client).len() == keys)
-        };
-        change(lines(&[&new, &old]));
-        eventually("both are taken", || count(2)).await;
-        for key in [&old, &new] {
-            let client = Client::connect(options(key)).await.expect("either key");
-            put(&client, b"with either").await.expect("stored");
-        }
-        change(lines(&[&new]));
-        eventually("only the new one is taken", || count(1)).await;
-        assert!(Client::connect(options(&old)).await.is_err(), "the old key is over");
-        put(&kept, b"an open connection goes on").await.expect("stored");
-        drop(kept);
-        storage.stop(PATIENCE).await;
-        tracker.stop(PATIENCE).await;
     });
 }
