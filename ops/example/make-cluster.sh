@@ -100,14 +100,23 @@ ca = "$etc/ca.pem"
 END
 }
 
+# Where a daemon of a host listens: at its address; a name may stand for several.
+bind_to() {
+    case $1 in
+        *[!0-9.]*) echo 0.0.0.0 ;;
+        *) echo "$1" ;;
+    esac
+}
+
 # tracker N HOST
 tracker() {
     certificate "tracker$1" "$2"
+    bind=$(bind_to "$2")
     {
         cat <<END
-listen = "$2:$((port + $1 - 1))"
-admin_listen = "$2:$((port + 100 + $1 - 1))"
-metrics_listen = "$2:$((port + 200 + $1 - 1))"
+listen = "$bind:$((port + $1 - 1))"
+admin_listen = "$bind:$((port + 100 + $1 - 1))"
+metrics_listen = "$bind:$((port + 200 + $1 - 1))"
 END
         proofs "tracker$1"
     } > "$out/tracker$1.toml"
@@ -116,11 +125,12 @@ END
 # storage N HOST
 storage() {
     certificate "storage$1" "$2" "folio://$group/$syncgroup/$1"
+    bind=$(bind_to "$2")
     {
         cat <<END
-listen = "$2:$((port + 10 + $1))"
-admin_listen = "$2:$((port + 110 + $1))"
-metrics_listen = "$2:$((port + 210 + $1))"
+listen = "$bind:$((port + 10 + $1))"
+admin_listen = "$bind:$((port + 110 + $1))"
+metrics_listen = "$bind:$((port + 210 + $1))"
 advertise = "$2:$((port + 10 + $1))"
 group = "$group"
 syncgroup = "$syncgroup"
