@@ -1,7 +1,7 @@
 //! Fetches the contents of large objects from other members: in pieces, several on their way, resumed where a cut left
 //! them.
 //!
-//! Invariants: a content is fetched once at a time, whoever asks for it; at most [`FETCHES_MAX`] at once; it counts as here only
+//! Invariants: a content is fetched once at a time, whoever asks for it; at most `FETCHES_MAX` at once; it counts as here only
 //! when its checksums were verified and it is durable (the sink's `finish`); a fetch that fails leaves what it has for the
 //! next one.
 

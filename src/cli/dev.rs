@@ -1,7 +1,7 @@
 //! `folio dev`: a whole cluster in one process.
 //!
 //! Trackers on PORT.., storage n on PORT+10+n, consoles on the same ports + 100, metrics on + 200. Group "dev", syncgroup
-//! "a", mount m of machine n in DIR/s<n>/m<m>. Keys are overridden by the environment as for any daemon, except
+//! "a", mount m of machine n in `DIR/s<n>/m<m>`. Keys are overridden by the environment as for any daemon, except
 //! `trackers`: the storages report to the trackers of this process.
 
 use super::args;

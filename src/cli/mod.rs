@@ -2,13 +2,13 @@
 //!
 //! | module | commands |
 //! |---|---|
-//! | [`objects`] | `put get modify delete undelete stat` |
-//! | [`survey`] | `list df` |
-//! | [`import`] [`verify`] [`export`] | a tree of files and its [`manifest`] |
-//! | [`bench`] | `bench` |
-//! | [`admin`] | `admin` |
-//! | [`fsck`] | `fsck` |
-//! | [`daemon`] [`dev`] | `tracker storage dev` |
+//! | `objects` | `put get modify delete undelete stat` |
+//! | `survey` | `list df` |
+//! | `import` `verify` `export` | a tree of files and its `manifest` |
+//! | `bench` | `bench` |
+//! | `admin` | `admin` |
+//! | `fsck` | `fsck` |
+//! | `daemon` `dev` | `tracker storage dev` |
 //!
 //! Results go to stdout, everything else to stderr. [`exit`] has the exit codes.
 #![allow(

@@ -13,8 +13,8 @@
 //! # }
 //! ```
 //!
-//! The way of a request: [`mutate`] and [`read`] say what is asked, [`drive`] chooses the node by the cached cluster
-//! view ([`views`]) and tries again, [`pool`] has the connections, [`connection`] pipelines.
+//! The way of a request: `mutate` and `read` say what is asked, `drive` chooses the node by the cached cluster
+//! view (`views`) and tries again, `pool` has the connections, `connection` pipelines.
 //!
 //! What a caller may rely on:
 //! - A mutation is done once however often it is tried (R2). If it is not known whether it was done the error is

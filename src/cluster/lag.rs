@@ -1,6 +1,6 @@
 //! How far a mirror is behind, in bytes and in time: a log's recent history, thinned as it ages.
 //!
-//! Invariant: at most [`SAMPLES_MAX`] samples, whatever the rate (P8); what is older than the history is "at least".
+//! Invariant: at most `SAMPLES_MAX` samples, whatever the rate (P8); what is older than the history is "at least".
 
 use crate::format::ids::Sequence;
 use std::collections::VecDeque;

@@ -9,7 +9,7 @@
 //!   is a note.
 //! - Memory does not grow with the number of objects: a bit or two per 64 bytes of the chunkfiles that are looked at
 //!   together ([`Options::together`]), a filter of fixed size for the contents of large objects, and lists that end at
-//!   [`LIST_MAX`].
+//!   `LIST_MAX`.
 //!
 //! | file | what it looks at |
 //! |---|---|

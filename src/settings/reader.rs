@@ -2,7 +2,7 @@
 //!
 //! Nothing stops at the first fault: all findings are gathered, so that an operator mends a file in one go. Whatever was
 //! not read in the end is an unknown key. A value that was refused reads as the key's default, which is never used because
-//! [`Reader::finish`] then fails.
+//! `Reader::finish` then fails.
 
 use super::environment::{Environment, Overrides};
 use super::error::{Finding, SettingsError};
