@@ -17,6 +17,7 @@ use crate::store::disk::Disk;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::mend::Look;
 use crate::store::mount::{Body, Mount, MountStats, PutRequest, Staged};
+use crate::store::renew::Renewal;
 use crate::store::slot_copy::SlotCopy;
 use crate::store::sync::{LogName, LogSlice, Received};
 use std::io;
@@ -173,6 +174,16 @@ pub trait Engine: Send + 'static {
     /// # Errors
     /// The mount is fenced.
     fn mend_chunkfile(&mut self, created: &ChunkfileCreated) -> StoreResult<bool>;
+    /// One slice of giving up what is damaged of a log or of the checkpoint; see [`Mount::renew`].
+    ///
+    /// # Errors
+    /// The mount is fenced, or has no space.
+    fn renew(&mut self, renewal: &mut Renewal) -> StoreResult<bool>;
+    /// Writes the label again if it is damaged; see [`Mount::mend_label`].
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn mend_label(&mut self) -> StoreResult<bool>;
 
     // --- refilling ---
 
@@ -342,6 +353,14 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn mend_chunkfile(&mut self, created: &ChunkfileCreated) -> StoreResult<bool> {
         Self::mend_chunkfile(self, created)
+    }
+
+    fn renew(&mut self, renewal: &mut Renewal) -> StoreResult<bool> {
+        Self::renew(self, renewal)
+    }
+
+    fn mend_label(&mut self) -> StoreResult<bool> {
+        Self::mend_label(self)
     }
 
     fn save_recovery(&mut self, state: &RecoveryState) -> StoreResult<()> {

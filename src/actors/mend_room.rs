@@ -9,11 +9,13 @@ use super::mount_room::MountRoom;
 use super::problems;
 use super::session::Problem;
 use crate::cluster::coverage::Coverage;
+use crate::cluster::scrub::Damage;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::{Address, Position};
 use crate::format::record::ChunkfileCreated;
 use crate::store::error::StoreResult;
 use crate::store::mend::Look;
+use crate::store::renew::Renewal;
 use actix::prelude::*;
 
 /// Homes in one message at most.
@@ -39,7 +41,20 @@ pub struct MendContent {
 #[rtype(result = "Result<bool, Problem>")]
 pub struct MendChunkfile(pub ChunkfileCreated);
 
+/// One slice of giving up what is damaged of a log or of the checkpoint. Answered with how far it is, and whether it is done.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(Renewal, bool), Problem>")]
+pub struct Renew(pub Renewal);
+
 impl MountRoom {
+    /// Looks whether the label is whole, and has it written again if not.
+    pub(super) fn look_at_label(&mut self) {
+        // A mount that failed at it is noticed by whoever uses it next.
+        if let Some(Ok(true)) = self.engine.as_mut().map(|engine| engine.mend_label()) {
+            self.shared.scrub.findings().repaired(Damage::Label);
+        }
+    }
+
     fn mend<T>(
         &mut self,
         mend: impl FnOnce(&mut dyn Engine) -> StoreResult<T>,
@@ -70,6 +85,16 @@ impl Handler<LookAgain> for Binlog {
         let looks = self.room.borrow_mut().mend(look);
         self.tick_soon(ctx);
         looks
+    }
+}
+
+impl Handler<Renew> for Binlog {
+    type Result = Result<(Renewal, bool), Problem>;
+
+    fn handle(&mut self, Renew(mut renewal): Renew, ctx: &mut Context<Self>) -> Self::Result {
+        let done = self.room.borrow_mut().mend(|engine| engine.renew(&mut renewal));
+        self.tick_soon(ctx);
+        done.map(|done| (renewal, done))
     }
 }
 

@@ -433,6 +433,7 @@ impl MountRoom {
             }
             return gone;
         }
+        self.look_at_label();
         let Some(watch) = &mut self.watch else { return false };
         match watch() {
             Ok(()) => false,

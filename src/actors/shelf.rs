@@ -14,6 +14,7 @@ use crate::store::content::{ContentCopy, CopyError};
 use crate::store::digest::{ChunkDigest, DigestCursor, MarkPage};
 use crate::store::disk::{Disk, DiskFile, Space};
 use crate::store::list::{Cursor, Page};
+use crate::store::log_check::{SegmentRef, SegmentState};
 use crate::store::log_reader::{LogCursor, LogRead};
 use crate::store::read::ReadError;
 use crate::store::reader::{Fast, Got, Reader};
@@ -192,6 +193,26 @@ pub trait Shelf: Send + Sync + 'static {
         check: &mut LargeCheck,
         max_bytes: u64,
     ) -> Result<(LargeState, u64), ReadError>;
+    /// Every segment of every log, see [`Reader::log_segments`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn log_segments(&self, us: MachineId) -> Result<Vec<SegmentRef>, ReadError>;
+    /// Verifies one of them, see [`Reader::check_segment`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn check_segment(
+        &self,
+        at: SegmentRef,
+        next: Option<SegmentRef>,
+        up_to: Sequence,
+    ) -> Result<SegmentState, ReadError>;
+    /// Whether the checkpoint is as it was written, see [`Reader::check_checkpoint`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn check_checkpoint(&self) -> Result<Option<bool>, ReadError>;
     /// How far the verification of the mount is, see [`Reader::load_scrub`].
     ///
     /// # Errors
@@ -444,6 +465,23 @@ impl<D: Disk> Shelf for Reader<D> {
         max_bytes: u64,
     ) -> Result<(LargeState, u64), ReadError> {
         Self::check_large(self, check, max_bytes)
+    }
+
+    fn log_segments(&self, us: MachineId) -> Result<Vec<SegmentRef>, ReadError> {
+        Self::log_segments(self, us)
+    }
+
+    fn check_segment(
+        &self,
+        at: SegmentRef,
+        next: Option<SegmentRef>,
+        up_to: Sequence,
+    ) -> Result<SegmentState, ReadError> {
+        Self::check_segment(self, at, next, up_to)
+    }
+
+    fn check_checkpoint(&self) -> Result<Option<bool>, ReadError> {
+        Self::check_checkpoint(self)
     }
 
     fn load_scrub(&self) -> Result<Option<ScrubState>, ReadError> {

@@ -5,7 +5,7 @@
 //! `found = repaired + gone + open` at any time; what reads hand in is bounded, and what does not fit is found by the next round.
 
 use crate::format::file_id::ObjectId;
-use crate::format::ids::{Address, ChunkfileId, LogId, MachineId, Position};
+use crate::format::ids::{Address, ChunkfileId, LogId, MachineId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
@@ -31,8 +31,6 @@ pub enum Damage {
     Binlog(LogId),
     /// What we keep of another machine's log.
     Synclog(MachineId, LogId),
-    /// A version in the conflict archive, by its edit.
-    Archived(Position),
     /// The checkpoint.
     Checkpoint,
     /// The label.
@@ -51,9 +49,6 @@ impl fmt::Display for Damage {
             }
             Self::Binlog(log_id) => write!(f, "own log {log_id:08x}"),
             Self::Synclog(machine, log_id) => write!(f, "log {log_id:08x} of machine {machine}"),
-            Self::Archived(Position { machine, log_id, sequence }) => {
-                write!(f, "archived version {machine}-{log_id:08x}-{sequence:016x}")
-            }
             Self::Checkpoint => f.write_str("checkpoint"),
             Self::Label => f.write_str("label"),
         }

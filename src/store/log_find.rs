@@ -57,7 +57,7 @@ pub enum Found {
     Damaged(Sequence),
 }
 
-enum Opened {
+pub(super) enum Opened {
     Segment(Segment),
     /// The name is gone.
     Missing,
@@ -135,7 +135,11 @@ impl<D: Disk> Reader<D> {
         Ok(names)
     }
 
-    fn open_segment(&self, wanted: Wanted, first: Sequence) -> Result<Opened, ReadError> {
+    pub(super) fn open_segment(
+        &self,
+        wanted: Wanted,
+        first: Sequence,
+    ) -> Result<Opened, ReadError> {
         let LogName { machine, log_id } = wanted.log;
         let name = SegmentName { log_id, first };
         let file =
@@ -231,7 +235,7 @@ impl<'a> Window<'a> {
     }
 
     /// Where the next sealed header stands, at or behind `from`.
-    fn next_header(&mut self, from: u64) -> Result<Option<u64>, ReadError> {
+    pub(super) fn next_header(&mut self, from: u64) -> Result<Option<u64>, ReadError> {
         let mut at = from;
         loop {
             let block = self.get(at, BATCH_HEADER_LEN, SEARCH_WINDOW)?;

@@ -3,7 +3,9 @@
 
 use crate::harness::cluster::Cluster;
 use crate::harness::content::content;
-use crate::harness::damage::{Scene, Where, flip, flip_bit, open_damage, scrub, scrubbed, stored};
+use crate::harness::damage::{
+    Scene, Where, files, flip, flip_bit, open_damage, scrub, scrubbed, stored,
+};
 use crate::harness::mirrored::{json, until_live};
 use crate::harness::{PATIENCE, eventually, from_env};
 use std::path::PathBuf;
@@ -49,6 +51,7 @@ fn flipped_bits_of_a_mirror_that_runs_are_never_served_and_all_mended() {
     let mount = scene.cluster.mount_path(2, 0);
     flip(&mount, Where::Data, 60, &mut seed);
     flip(&mount, Where::Headers, 2, &mut seed);
+    flip(&mount, Where::Logs, 10, &mut seed);
     let refused = scene.nothing_wrong_from(3);
     let row = scrubbed(&scene.cluster.storages[2]);
     all_is_mended(&row);
@@ -77,6 +80,7 @@ fn flipped_bits_of_a_mirror_that_was_down_are_never_served_and_all_mended() {
     scene.cluster.storages[1].stop();
     flip(&mount, Where::Data, 50, &mut seed);
     flip(&mount, Where::Headers, 1, &mut seed);
+    flip(&mount, Where::Logs, 10, &mut seed);
     assert_ne!(scene.fsck(1).0, "clean", "there is something to be found");
     scene.cluster.storages[1].start();
     until_live(&scene.cluster);
@@ -184,4 +188,55 @@ fn what_nobody_has_whole_is_named_until_it_is_put_in_again() {
     assert_eq!((number(&row, "found"), number(&row, "open")), (1, 0), "{row}");
     assert!(!says(&cluster.storages[0]));
     cluster.storages[0].stop();
+}
+
+#[test]
+fn damaged_logs_checkpoint_and_label_are_renewed_and_say_no_less() {
+    let mut scene = Scene::new(three(), 40, 10_000);
+    let mount = scene.cluster.mount_path(0, 0);
+    let mut logs = 0;
+    for path in files(&mount, Where::Logs) {
+        // In the first batch behind the header of the segment.
+        flip_bit(&path, 4096 + 70, 2);
+        logs += 1;
+    }
+    assert_eq!(logs, 3, "our own log, and one of each mirror");
+    flip_bit(&mount.join("checkpoint"), 40, 1);
+    flip_bit(&mount.join("folio.mount"), 30, 1);
+    let node = &scene.cluster.storages[0];
+    eventually("the label is written again", PATIENCE, || {
+        (number(&scrub(node), "repaired") > 0).then_some(())
+    });
+    assert_eq!(json(&node.admin("mounts json"))["mounts"][0]["state"], "online");
+    let row = scrubbed(node);
+    all_is_mended(&row);
+    // A checkpoint may have been written meanwhile.
+    assert!((4..=5).contains(&number(&row, "found")), "{row}");
+    scene.is_whole();
+    let id = scene.cli().put(content(90, 0, 3000));
+    assert_eq!(scene.cli().get(&id), content(90, 0, 3000));
+    scene.cluster.storages[0].stop();
+    let (last, text) = scene.fsck(0);
+    assert_eq!(last, "clean", "{text}");
+    scene.cluster.storages[0].start();
+    until_live(&scene.cluster);
+    scene.is_whole();
+}
+
+#[test]
+fn damaged_logs_of_a_mirror_that_was_down_are_renewed() {
+    let mut scene = Scene::new(three(), 40, 10_000);
+    let mount = scene.cluster.mount_path(0, 0);
+    scene.cluster.storages[0].stop();
+    for path in files(&mount, Where::Logs) {
+        flip_bit(&path, 4096 + 70, 2);
+    }
+    assert_ne!(scene.fsck(0).0, "clean", "there is something to be found");
+    scene.cluster.storages[0].start();
+    until_live(&scene.cluster);
+    all_is_mended(&scrubbed(&scene.cluster.storages[0]));
+    scene.is_whole();
+    scene.cluster.storages[0].stop();
+    let (last, text) = scene.fsck(0);
+    assert_eq!(last, "clean", "{text}");
 }

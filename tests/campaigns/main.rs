@@ -15,6 +15,7 @@ mod full;
 mod harness;
 mod mirrors;
 mod returning;
+mod rot;
 mod scale;
 mod tree;
 

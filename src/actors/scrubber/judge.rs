@@ -5,7 +5,7 @@ use super::Opening;
 use crate::actors::ambient;
 use crate::actors::binlog::Binlog;
 use crate::actors::content_fetch::{fetch_anew, on_pool};
-use crate::actors::mend_room::{LOOKS_MAX, LookAgain, MendChunkfile, MendContent};
+use crate::actors::mend_room::{LOOKS_MAX, LookAgain, MendChunkfile, MendContent, Renew};
 use crate::actors::session::Problem;
 use crate::actors::state_pull::repair;
 use crate::cluster::coverage::Coverage;
@@ -14,12 +14,16 @@ use crate::format::file_id::ObjectId;
 use crate::format::ids::{Address, ChunkfileId};
 use crate::store::mend::Look;
 use crate::store::read::ReadError;
+use crate::store::renew::{Part, Renewal};
 use crate::store::scrub::{Large, LargeCheck, LargeState};
+use crate::store::sync::LogName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Bytes that are read at a time of a large content that is looked at again.
 const SLICE: u64 = 4 << 20;
+/// Slices of a renewal at most: checkpoints of a whole mount, several times over.
+const RENEWAL_SLICES: u32 = 100_000;
 
 pub(super) fn words(error: &ReadError) -> String {
     error.to_string()
@@ -93,11 +97,16 @@ impl Opening {
                 Damage::Chunkfile(id) => {
                     self.mend_chunkfile(id).await;
                 }
-                Damage::Binlog(_)
-                | Damage::Synclog(..)
-                | Damage::Archived(_)
-                | Damage::Checkpoint
-                | Damage::Label => self.failed(*damage, "the next round looks at it again"),
+                Damage::Binlog(_) => self.renew(*damage, Part::Binlog, "tried again").await,
+                Damage::Synclog(machine, log_id) => {
+                    let log = LogName { machine, log_id };
+                    self.renew(*damage, Part::Synclog(log), "tried again").await;
+                }
+                Damage::Checkpoint => {
+                    self.renew(*damage, Part::Checkpoint, "tried again").await;
+                }
+                // It is looked at all the time.
+                Damage::Label => self.config.mount.scrub.findings().is_whole(*damage),
             }
         }
         for homes in homes.chunks(LOOKS_MAX) {
@@ -243,6 +252,20 @@ impl Opening {
             Err(why) => self.failed(damage, &why),
         }
         Ok(())
+    }
+
+    /// What is damaged of a log or of the checkpoint says nothing that the slots do not have: it is given up.
+    pub(super) async fn renew(&self, damage: Damage, part: Part, why: &str) {
+        self.found(damage, why);
+        let mut renewal = Renewal::of(part);
+        for _ in 0..RENEWAL_SLICES {
+            match self.tell(Renew(renewal)).await {
+                Ok((_, true)) => return self.config.mount.scrub.findings().is_whole(damage),
+                Ok((on, false)) => renewal = on,
+                Err(why) => return self.failed(damage, &why),
+            }
+        }
+        self.failed(damage, "there is no space for a checkpoint");
     }
 
     /// Has the damaged header of a chunkfile written again; whether it is whole then.

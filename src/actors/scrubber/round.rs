@@ -1,4 +1,4 @@
-//! One round over a mount, slice by slice: chunkfile headers, slots, the contents of large objects; then the comparison of the
+//! One round over a mount, slice by slice: checkpoint and logs, then chunkfile headers, slots, the contents of large objects; then the comparison of the
 //! chunkfile with the mirrors (a part of [`scrubber`](super)).
 
 use super::Opening;
@@ -8,7 +8,9 @@ use crate::actors::state_pull::repair;
 use crate::cluster::scrub::Damage;
 use crate::format::chunkfile::CHUNKFILE_HEADER_LEN;
 use crate::format::ids::ChunkfileId;
+use crate::store::log_check::{SegmentRef, SegmentState};
 use crate::store::read::ReadError;
+use crate::store::renew::Part;
 use crate::store::scrub::{Large, LargeCheck, LargeState};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ const SLICE: u64 = 1 << 20;
 
 /// Where a round is.
 pub(super) struct Round {
+    /// What comes before the chunkfiles.
+    front: VecDeque<Front>,
     files: VecDeque<ChunkfileId>,
     /// The unit that is looked at next in the first of them.
     unit: u32,
@@ -29,10 +33,17 @@ pub(super) struct Round {
     slots_done: bool,
 }
 
+/// What is verified first.
+enum Front {
+    Checkpoint,
+    /// A segment of a log, and the one behind it.
+    Segment(SegmentRef, Option<SegmentRef>),
+}
+
 impl Round {
     fn over(files: VecDeque<ChunkfileId>, unit: u32) -> Self {
         let (larges, check) = (VecDeque::new(), None);
-        Self { files, unit, then: None, larges, check, slots_done: false }
+        Self { front: VecDeque::new(), files, unit, then: None, larges, check, slots_done: false }
     }
 
     /// One chunkfile, out of turn.
@@ -42,6 +53,9 @@ impl Round {
 
     /// Where to go on after a restart.
     pub fn position(&self) -> Option<(ChunkfileId, u32)> {
+        if !self.front.is_empty() {
+            return None;
+        }
         self.files.front().map(|id| (*id, self.unit))
     }
 
@@ -60,7 +74,60 @@ impl Opening {
         let (first, unit) = self.state.next.unwrap_or_default();
         files.retain(|id| *id >= first);
         let same = files.front() == Some(&first);
-        Ok(Round::over(files, if same { unit } else { 0 }))
+        let mut round = Round::over(files, if same { unit } else { 0 });
+        if self.state.next.is_none() {
+            round.front = self.list_front().await?;
+        }
+        Ok(round)
+    }
+
+    async fn list_front(&self) -> Result<VecDeque<Front>, String> {
+        let (shelf, us) = (Arc::clone(&self.shelf), self.config.table.us);
+        let segments = on_pool(&self.config.mount, move || shelf.log_segments(us)).await?;
+        let segments = segments.map_err(|error| words(&error))?;
+        let mut front = VecDeque::from([Front::Checkpoint]);
+        for (n, segment) in segments.iter().enumerate() {
+            let next = segments.get(n + 1).copied();
+            let next = next.filter(|next| (next.own, next.log) == (segment.own, segment.log));
+            front.push_back(Front::Segment(*segment, next));
+        }
+        Ok(front)
+    }
+
+    async fn step_front(&mut self, front: Front) -> Result<u64, String> {
+        let shelf = Arc::clone(&self.shelf);
+        let (segment, next) = match front {
+            Front::Checkpoint => {
+                let right = on_pool(&self.config.mount, move || shelf.check_checkpoint()).await?;
+                if matches!(right, Ok(Some(false))) {
+                    self.renew(Damage::Checkpoint, Part::Checkpoint, "its checksum is wrong").await;
+                }
+                return Ok(0);
+            }
+            Front::Segment(segment, next) => (segment, next),
+        };
+        let log = segment.log;
+        let tail = *self.config.mount.mirror.tail().borrow();
+        let up_to = match tail {
+            Some(tail) if segment.own && tail.log == log => tail.sequence,
+            // Nothing is known of a log of before, or of another machine's.
+            Some(_) | None => 0,
+        };
+        let state =
+            on_pool(&self.config.mount, move || shelf.check_segment(segment, next, up_to)).await?;
+        match state.map_err(|error| words(&error))? {
+            SegmentState::Changed => Ok(0),
+            SegmentState::Whole(bytes) => Ok(bytes),
+            SegmentState::Damaged(why) => {
+                let (damage, part) = if segment.own {
+                    (Damage::Binlog(log.log_id), Part::Binlog)
+                } else {
+                    (Damage::Synclog(log.machine, log.log_id), Part::Synclog(log))
+                };
+                self.renew(damage, part, why).await;
+                Ok(0)
+            }
+        }
     }
 
     /// One slice; bytes that were verified. `None`: that was all.
@@ -68,6 +135,9 @@ impl Opening {
         if round.check.is_none() {
             let next = round.larges.pop_front();
             round.check = next.map(|large| (large, LargeCheck::new(large)));
+        }
+        if let Some(front) = round.front.pop_front() {
+            return self.step_front(front).await.map(Some);
         }
         if let Some((large, check)) = round.check.take() {
             return self.step_large(round, large, check).await.map(Some);

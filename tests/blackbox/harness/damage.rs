@@ -178,7 +178,8 @@ pub fn stored(mount: &Path) -> BTreeMap<PathBuf, u64> {
         .collect()
 }
 
-fn files(mount: &Path, place: Where) -> Vec<PathBuf> {
+/// The files of a mount that may be hit, in order.
+pub fn files(mount: &Path, place: Where) -> Vec<PathBuf> {
     let folders: &[&str] = match place {
         Where::Data => &["chunks", "singles"],
         Where::Headers => &["chunks"],

@@ -1,0 +1,174 @@
+//! Verifying the logs of a mount, segment by segment, beside everything else (P3): our own and what is kept of others'.
+//!
+//! Invariants: what is beyond the durable tail, or stems from an earlier use of a recycled segment, is not judged; a segment
+//! whose name goes away while it is read is not judged either. A received log may have gaps, where the mount caught up by
+//! state: a batch that begins further on is no damage, bytes that are no batch in front of one are.
+
+use super::checkpoints::{decode_checkpoint, read_checkpoint_bytes};
+use super::disk::Disk;
+use super::log_find::{Opened, Segment, Wanted, Window};
+use super::read::ReadError;
+use super::reader::Reader;
+use super::sync::LogName;
+use crate::format::ids::{MachineId, Sequence};
+use crate::format::log::{BATCH_ALIGN, SEGMENT_HEADER_LEN};
+use crate::format::paths::{BINLOG, MountFile, SYNCLOG, SegmentName};
+use std::io::ErrorKind;
+
+/// A segment of a log, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentRef {
+    /// Of our own log, or received.
+    pub own: bool,
+    /// Which log.
+    pub log: LogName,
+    /// Where it begins.
+    pub first: Sequence,
+}
+
+impl SegmentRef {
+    const fn wanted(&self) -> Wanted {
+        Wanted { own: self.own, log: self.log, position: 0, up_to: 0 }
+    }
+
+    fn path(&self) -> String {
+        let name = SegmentName { log_id: self.log.log_id, first: self.first };
+        if self.own {
+            MountFile::Binlog(name).path()
+        } else {
+            MountFile::Synclog(self.log.machine, name).path()
+        }
+    }
+}
+
+/// How a segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentState {
+    /// It came or went while it was read.
+    Changed,
+    /// As it was written; so many bytes.
+    Whole(u64),
+    /// What is wrong.
+    Damaged(&'static str),
+}
+
+impl<D: Disk> Reader<D> {
+    /// Every segment of every log on the mount, in order; `us` is whose binlog it is.
+    ///
+    /// # Errors
+    /// `Io`, `Fenced`.
+    pub fn log_segments(&self, us: MachineId) -> Result<Vec<SegmentRef>, ReadError> {
+        self.check()?;
+        let mut found = Vec::new();
+        let mut folders = vec![BINLOG.to_owned()];
+        folders.extend(self.names_in(SYNCLOG)?.iter().map(|name| format!("{SYNCLOG}/{name}")));
+        for folder in folders {
+            for name in self.names_in(&folder)? {
+                let (own, machine, name) = match MountFile::parse(&format!("{folder}/{name}")) {
+                    Some(MountFile::Binlog(name)) => (true, us, name),
+                    Some(MountFile::Synclog(machine, name)) => (false, machine, name),
+                    Some(_) | None => continue,
+                };
+                let log = LogName { machine, log_id: name.log_id };
+                found.push(SegmentRef { own, log, first: name.first });
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    fn names_in(&self, folder: &str) -> Result<Vec<String>, ReadError> {
+        match self.disk().list(folder) {
+            Ok(entries) => Ok(entries.into_iter().map(|entry| entry.name).collect()),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(ReadError::io(folder)(e)),
+        }
+    }
+
+    /// Verifies a segment. `next`: the one behind it in the same log. `up_to`: what is known to be durable of the log, if
+    /// that is known.
+    ///
+    /// # Errors
+    /// `Io`, `Fenced`, `Newer`.
+    pub fn check_segment(
+        &self,
+        at: SegmentRef,
+        next: Option<SegmentRef>,
+        up_to: Sequence,
+    ) -> Result<SegmentState, ReadError> {
+        self.check()?;
+        let segment = match self.open_segment(at.wanted(), at.first)? {
+            Opened::Segment(segment) => segment,
+            Opened::Missing => return Ok(SegmentState::Changed),
+            Opened::Unusable => {
+                return Ok(SegmentState::Damaged("the header of a segment is damaged"));
+            }
+        };
+        let target = match next {
+            None => up_to,
+            Some(next) => match self.open_segment(next.wanted(), next.first)? {
+                Opened::Segment(next) => next.header.predecessor,
+                Opened::Missing => return Ok(SegmentState::Changed),
+                // It is judged by itself.
+                Opened::Unusable => 0,
+            },
+        };
+        let state = check_batches(&segment, target)?;
+        if matches!(state, SegmentState::Damaged(_)) {
+            let path = at.path();
+            let there = self.disk().stat(&path).map_err(ReadError::io(path.as_str()))?;
+            if there.is_none() {
+                return Ok(SegmentState::Changed);
+            }
+        }
+        Ok(state)
+    }
+
+    /// Whether the checkpoint on the medium is as it was written; `None`: there is none.
+    ///
+    /// # Errors
+    /// `Fenced`, `Newer`.
+    pub fn check_checkpoint(&self) -> Result<Option<bool>, ReadError> {
+        self.check()?;
+        match read_checkpoint_bytes(self.disk()) {
+            Ok(None) => Ok(None),
+            Ok(Some(bytes)) => match decode_checkpoint(&bytes) {
+                Ok(found) => Ok(Some(found.is_some())),
+                // A later program wrote it.
+                Err(_) => Ok(None),
+            },
+            Err(_) => Ok(Some(false)),
+        }
+    }
+}
+
+/// Walks the batches until they have reached `target`, or there are none.
+fn check_batches(segment: &Segment, target: Sequence) -> Result<SegmentState, ReadError> {
+    let mut window = Window::new(segment);
+    let (mut at, mut last) = (SEGMENT_HEADER_LEN as u64, segment.header.predecessor);
+    loop {
+        if target > 0 && last >= target {
+            return Ok(SegmentState::Whole(at));
+        }
+        let batch = window.header_at(at)?.filter(|batch| batch.last > last);
+        if let Some(batch) = batch
+            && window.body(at, &batch)?.is_some()
+        {
+            last = batch.last;
+            at += batch.stride();
+            continue;
+        }
+        let behind = window.next_header(at + BATCH_ALIGN as u64)?;
+        let later = match behind {
+            Some(behind) => window.header_at(behind)?.is_some_and(|batch| batch.last > last),
+            None => false,
+        };
+        return Ok(if later {
+            SegmentState::Damaged("a batch in the middle of a segment is damaged")
+        } else if last < target {
+            SegmentState::Damaged("the last batches of a segment are damaged")
+        } else {
+            SegmentState::Whole(at)
+        });
+    }
+}
