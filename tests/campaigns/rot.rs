@@ -43,6 +43,11 @@ fn no_flipped_bit_is_served_or_stays_or_spreads() {
         assert_eq!(number("open"), 0, "round {round}: {row}");
         assert_eq!(number("found"), number("repaired") + number("gone"), "round {round}: {row}");
         assert!(number("found") > found, "round {round}: nothing was found: {row}");
+        // One changed bit is one damage at most.
+        assert!(
+            number("found") <= found + bits,
+            "round {round}: more than {found} and {bits}: {row}"
+        );
         found = number("found");
         assert_eq!(scene.nothing_wrong_from(2), 0, "round {round}");
         scene.cluster.storages[1].stop();
