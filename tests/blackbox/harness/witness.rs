@@ -89,6 +89,8 @@ struct Common {
     unknown: AtomicU64,
     refused: AtomicU64,
     stop: AtomicBool,
+    /// What was seen and not acknowledged may be lost with the only machine that had it: it may be unseen.
+    unseen: bool,
     failures: Mutex<Vec<String>>,
 }
 
@@ -120,7 +122,8 @@ impl fmt::Display for Report {
 impl Witness {
     /// Nothing was promised yet.
     pub fn new(plan: Plan, seed: u64) -> Self {
-        Self { plan, dice: seed, common: Arc::default() }
+        let common = Common { unseen: plan.copies > 1, ..Common::default() };
+        Self { plan, dice: seed, common: Arc::new(common) }
     }
 
     /// Starts workers and readers.
@@ -164,7 +167,8 @@ impl Witness {
             assert_eq!(is_listed, matches!(found, State::Live(_)), "{id}: {found:?} and listed");
             let mut object = lock(object);
             let range = object_range(&object);
-            check(&mut object, range, found).unwrap_or_else(|e| panic!("{id}: {e}"));
+            check(&mut object, range, found, self.common.unseen)
+                .unwrap_or_else(|e| panic!("{id}: {e}"));
             object.states.push(found);
             object.acked = object.attempted();
         }
@@ -189,7 +193,12 @@ fn object_range(object: &Object) -> (usize, usize) {
 }
 
 /// Is `found` one of the states that may be seen? Then nothing older may be seen any more.
-fn check(object: &mut Object, (lo, hi): (usize, usize), found: State) -> Result<(), String> {
+fn check(
+    object: &mut Object,
+    (lo, hi): (usize, usize),
+    found: State,
+    unseen: bool,
+) -> Result<(), String> {
     let fits = |state: &State| match (state, found) {
         (State::Live(a), State::Live(b)) => *a == b,
         (State::Deleted(_) | State::Nothing, State::Deleted(_)) => true,
@@ -198,7 +207,9 @@ fn check(object: &mut Object, (lo, hi): (usize, usize), found: State) -> Result<
     let at = (lo..=hi).find(|at| object.states.get(*at).is_some_and(fits));
     let at =
         at.ok_or_else(|| format!("{found:?} is none of the states {lo}..={hi} of {object:?}"))?;
-    object.seen = object.seen.max(at);
+    if !unseen {
+        object.seen = object.seen.max(at);
+    }
     Ok(())
 }
 
@@ -380,7 +391,7 @@ async fn read(client: Client, common: Arc<Common>, mut dice: u64) {
                 let mut object = lock(&object);
                 let hi = object.attempted();
                 // A refused operation takes its state away again; nobody can have seen it.
-                if let Err(text) = check(&mut object, (lo.min(hi), hi), found) {
+                if let Err(text) = check(&mut object, (lo.min(hi), hi), found, common.unseen) {
                     common.fail(format!("{id}: a read: {text}"));
                 }
             }
