@@ -14,6 +14,7 @@ mod full;
 #[path = "../blackbox/harness/mod.rs"]
 mod harness;
 mod mirrors;
+mod partition;
 mod returning;
 mod rot;
 mod scale;
