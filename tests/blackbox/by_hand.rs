@@ -36,14 +36,17 @@ impl Session {
     fn until(&mut self, line: &str, words: &[&str]) -> String {
         let mut last = String::new();
         let said = |answer: &str| {
+            // Of the disk of whoever runs the tests nothing is said here.
+            let own = |line: &&str| !line.contains("nearly full");
             let answer = answer.to_lowercase();
+            let answer = answer.lines().filter(own).collect::<Vec<_>>().join("\n");
             words.iter().all(|word| match word.strip_prefix('!') {
                 Some(word) => !answer.contains(word),
                 None => answer.contains(word),
             })
         };
         let deadline = std::time::Instant::now() + PATIENCE;
-        while !said(&last) {
+        while last.is_empty() || !said(&last) {
             assert!(std::time::Instant::now() < deadline, "{line}: no {words:?} in\n{last}");
             last = self.console.ask(line).join("\n");
         }
