@@ -14,6 +14,7 @@ mod full;
 #[path = "../blackbox/harness/mod.rs"]
 mod harness;
 mod mirrors;
+mod refill;
 mod returning;
 mod scale;
 mod tree;
