@@ -152,10 +152,11 @@ fn no_kill_makes_a_refill_begin_anew() {
     let mut seed = from_env("FOLIO_SEED", 1);
     let mut cluster = Cluster::in_dir(campaign_dir(), 1, &["a", "a"], 1)
         .storages_with("recovery.base_wait", "\"60s\"")
+        .storages_with("store.single_file_threshold", "\"512KiB\"")
         .started();
     until_live(&cluster);
-    // 113 KiB on average, large objects among them.
-    fill(&cluster, &["--sizes", "4k:70,32k:25,2m:5"], mib * 1024 / 113);
+    // 114 KiB on average, large objects among them.
+    fill(&cluster, &["--sizes", "4k:60,32k:30,1m:10"], mib * 1024 / 114);
     until_live(&cluster);
     let data: u64 = ["chunks", "singles"]
         .iter()
@@ -193,14 +194,16 @@ fn no_lost_disk_or_machine_loses_a_change() {
     let mib = from_env("FOLIO_REFILL_LOSE_MIB", 2048);
     let mut cluster = Cluster::in_dir(campaign_dir(), 1, &["a"; 3], 3)
         .storages_with("sync.log_retention_bytes", "\"64MiB\"")
+        .storages_with("store.single_file_threshold", "\"512KiB\"")
         .started();
     until_live(&cluster);
-    fill(&cluster, &["--sizes", "4k:70,32k:25,2m:5"], mib * 1024 / 113);
+    fill(&cluster, &["--sizes", "4k:60,32k:30,1m:10"], mib * 1024 / 114);
     let load = Load::begin(&cluster, 4, Duration::from_millis(5));
     load.go_on(100);
     let lost = |cluster: &Cluster, storage: usize, mount: u64, what: &str, begun: Instant| {
         let node = &cluster.storages[storage];
         let index = usize::try_from(mount).expect("small");
+        refilled::until_answers(node);
         eventually("it begins by itself", LIMIT, || {
             (refilled::recovery(node, index)["state"] == "recovering").then_some(())
         });
@@ -239,5 +242,54 @@ fn no_lost_disk_or_machine_loses_a_change() {
     let changes = load.changes();
     let objects = load.end(3);
     println!("{changes} changes of {objects} objects: the last of each on all three machines");
+    cluster.stop_all();
+}
+
+/// 99th percentile in milliseconds of a steady load against storage 1.
+fn latency(cluster: &Cluster, load: &str) -> f64 {
+    let target = cluster.storages[0].address();
+    let mut args = vec!["bench", load, "--size", "4k", "--connections", "16", "--rate", "1000"];
+    args.extend(["--objects", "2000", "--duration", "8s", "--target", &target, "--json"]);
+    let said = cluster.cli().run(args).ok().json();
+    said["p99_us"].as_f64().expect("a number") / 1000.0
+}
+
+/// Clients of the storage that another one copies from.
+#[test]
+#[ignore = "long, judges time: see docs/TESTING.md"]
+fn no_refill_makes_the_clients_of_its_source_wait() {
+    let rounds = from_env("FOLIO_REFILL_ROUNDS", 3);
+    let mib = from_env("FOLIO_REFILL_SOURCE_MIB", 1024);
+    let mut cluster = Cluster::in_dir(campaign_dir(), 1, &["a", "a"], 1)
+        .storages_with("sync.log_retention_bytes", "\"64MiB\"")
+        .storages_with("durability.acks", "\"local\"")
+        .started();
+    until_live(&cluster);
+    fill(&cluster, &["--size", "4k"], mib * 256);
+    let mut worst: f64 = 0.0;
+    for load in ["get", "mixed"] {
+        let (mut alone, mut copied) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            cluster.storages[1].take().kill();
+            alone.push(latency(&cluster, load));
+            empty(&cluster.mount_path(1, 0));
+            cluster.storages[1].spawn();
+            let node = &cluster.storages[1];
+            refilled::until_answers(node);
+            eventually("it copies", LIMIT, || {
+                (refilled::recovery(node, 0)["phase"] == "pull_data").then_some(())
+            });
+            copied.push(latency(&cluster, load));
+            let now = refilled::recovery(node, 0);
+            println!("{load}: {} is at {} of {} bytes", now["phase"], now["done"], now["total"]);
+            refilled::until_recovered_within(node, 0, LIMIT);
+        }
+        let (alone, copied) = (median(alone), median(copied));
+        println!(
+            "{load}, medians of {rounds}: p99 {alone:.2} ms, while a mirror copies {copied:.2} ms"
+        );
+        worst = worst.max(copied / alone);
+    }
+    assert!(worst <= 2.0, "p99 is {worst:.1} times what it was");
     cluster.stop_all();
 }

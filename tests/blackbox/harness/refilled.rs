@@ -36,10 +36,16 @@ pub fn until_recovered(node: &Node, mount: usize) -> Value {
 
 /// The same for a large one.
 pub fn until_recovered_within(node: &Node, mount: usize, patience: Duration) -> Value {
+    until_answers(node);
     eventually("the mount is refilled", patience, || {
         let now = recovery(node, mount);
         is_proved(&now).then_some(now)
     })
+}
+
+/// Waits for the console of a daemon that was just started.
+pub fn until_answers(node: &Node) {
+    drop(Console::connect(node));
 }
 
 /// Whether it serves, and has proved that it is whole.
