@@ -30,12 +30,12 @@ use crate::store::archive::ArchivedName;
 use crate::store::digest::DigestCursor;
 use crate::store::read::ReadError;
 use crate::store::slot_copy::{FIRST_READ, SlotCopy};
-use actix::ArbiterHandle;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// Bytes that a digest reads before others have a turn.
 const DIGEST_STEP: u64 = 4 << 20;
@@ -112,7 +112,7 @@ impl Connection {
         let room = Arc::clone(&self.room);
         let pool = Arc::clone(&mount.pool);
         let step = Box::new(move || answer(later, &mount, read(&*shelf)));
-        room.peers.turns.take(room.counters.total(), &pool, step);
+        room.peers.turns.take(&Handle::current(), room.counters.total(), &pool, step);
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl Connection {
         let later = self.later(tag)?;
         let cursor = DigestCursor::new(head.chunkfile, false);
         let room = Arc::clone(&self.room);
-        let net = actix::Arbiter::current();
+        let net = Handle::current();
         Digesting { room, net, mount, shelf, cursor, later }.go_on();
         Ok(())
     }
@@ -174,7 +174,7 @@ impl Connection {
 struct Digesting {
     room: Arc<StorageRoom>,
     /// Where its pauses are waited for.
-    net: ArbiterHandle,
+    net: Handle,
     mount: Arc<SharedMount>,
     shelf: Arc<dyn Shelf>,
     cursor: DigestCursor,
@@ -183,14 +183,10 @@ struct Digesting {
 
 impl Digesting {
     fn go_on(self) {
-        let net = self.net.clone();
-        let spawned = net.spawn_fn(move || {
-            let (room, pool) = (Arc::clone(&self.room), Arc::clone(&self.mount.pool));
-            room.peers.turns.take(room.counters.total(), &pool, Box::new(move || self.step()));
-        });
-        if !spawned {
-            tracing::debug!("a digest is given up: the daemon stops");
-        }
+        let (room, net) = (Arc::clone(&self.room), self.net.clone());
+        let pool = Arc::clone(&self.mount.pool);
+        let step = Box::new(move || self.step());
+        room.peers.turns.take(&net, room.counters.total(), &pool, step);
     }
 
     fn step(mut self) {

@@ -7,6 +7,7 @@ use super::read_pool::{Job, ReadPool};
 use crate::cluster::pace::Pace;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// See the module.
 #[derive(Debug)]
@@ -22,8 +23,8 @@ impl Turns {
         Self { clock, pace: Arc::default() }
     }
 
-    /// Has a thread of the pool do a step in its turn. `clients` counts the requests of clients. On an arbiter.
-    pub fn take(&self, clients: u64, pool: &Arc<ReadPool>, step: Job) {
+    /// Has a thread of the pool do a step in its turn, which is waited for on `net`. `clients` counts the requests of clients.
+    pub fn take(&self, net: &Handle, clients: u64, pool: &Arc<ReadPool>, step: Job) {
         let pause = lock(&self.pace).begin(self.clock.now_us(), clients);
         let (clock, pace) = (self.clock, Arc::clone(&self.pace));
         let timed: Job = Box::new(move || {
@@ -35,10 +36,11 @@ impl Turns {
             return pool.run(timed);
         }
         let pool = Arc::clone(pool);
-        actix::spawn(async move {
+        // Detached: when the arbiter stops, the step is dropped, and says so.
+        drop(net.spawn(async move {
             tokio::time::sleep(Duration::from_micros(pause)).await;
             pool.run(timed);
-        });
+        }));
     }
 }
 
