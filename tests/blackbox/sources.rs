@@ -6,6 +6,7 @@ use crate::harness::content::content;
 use crate::harness::mirrored::until_live;
 use crate::harness::refilled::{empty, until_recovered};
 use crate::harness::run::Cli;
+use crate::harness::{PATIENCE, eventually};
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -30,13 +31,19 @@ fn store(cluster: &Cluster, first: u64, count: u64) -> Vec<(String, u64)> {
     (first..first + count).map(|index| (cli.put(content(index, 0, 3000)), index)).collect()
 }
 
-/// Every machine answers each of these with its bytes.
+/// Every machine comes to answer each of these with its bytes, and never with others.
 fn all_have(cluster: &Cluster, stored: &[(String, u64)], machines: &[u64]) {
     let cli = patient(cluster);
     for (id, index) in stored {
         for machine in machines {
-            let got = cli.run(["get", id, "--from", &machine.to_string()]).ok();
-            assert!(got.stdout == content(*index, 0, 3000), "{id} from machine {machine}");
+            eventually(&format!("{id} is on machine {machine}"), 2 * PATIENCE, || {
+                let got = cli.run(["get", id, "--from", &machine.to_string()]);
+                if got.code != 0 {
+                    return None;
+                }
+                assert!(got.stdout == content(*index, 0, 3000), "{id} from machine {machine}");
+                Some(())
+            });
         }
     }
 }
@@ -204,7 +211,6 @@ fn set_back_a_day(node: &mut Node) {
 
 fn until_live_among(cluster: &Cluster, storages: &[usize]) {
     use crate::harness::mirrored::json;
-    use crate::harness::{PATIENCE, eventually};
     eventually("those that run are live", PATIENCE, || {
         let live = storages.iter().all(|storage| {
             let peers = json(&cluster.storages[*storage].admin("peers json"));
