@@ -66,7 +66,10 @@ fn both_consoles_tell_the_same_story_as_the_daemons() {
         assert_eq!(status["state"], "serving");
         assert_eq!(status["node"], "books/a/1");
         assert_eq!(status["trackers"][0]["state"], "registered");
-        assert_eq!(status.get("warnings"), None, "{status}");
+        // Of the disk of whoever runs the tests nothing is said here.
+        let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
+        let full = |warning: &serde_json::Value| warning["what"].to_string().contains("nearly full");
+        assert!(warnings.iter().all(full), "{status}");
         assert_eq!(status["logs"][0]["log_id"].as_str().map(str::len), Some(8));
         let mounts = ask_json(at_one, "mounts").await;
         assert_eq!(mounts["mounts"][0]["state"], "online");

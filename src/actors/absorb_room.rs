@@ -1,7 +1,8 @@
 //! What a mount takes over as state, on its disk arbiter: copies of a mirror's slots, losing versions, and what has been
 //! reached with them. (A part of [`mount_room`](super::mount_room) and of [`binlog`](super::binlog).)
 //!
-//! Invariant: each message is small, so that requests wait for one of them and no longer (R4); what is answered is durable.
+//! Invariant: each message is small, so that requests wait for one of them and no longer (R4); what is answered is durable,
+//! but for copies to blank places of a mount that is refilled.
 
 use super::binlog::Binlog;
 use super::mount_room::MountRoom;
@@ -24,7 +25,14 @@ pub struct Absorb {
     pub chunkfiles: Arc<Vec<ChunkfileCreated>>,
     /// About a megabyte of them.
     pub copies: Arc<Vec<SlotCopy>>,
+    /// The mount is being refilled: what goes to blank places is durable after [`SyncCopies`].
+    pub blank: bool,
 }
+
+/// Makes durable what was copied to blank places. Takes as long as the disk does; the mount serves nobody.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), Problem>")]
+pub struct SyncCopies;
 
 /// A losing version that a mirror keeps, with its content (empty for a large one, which was fetched before).
 #[derive(Clone, Debug, Message)]
@@ -63,7 +71,11 @@ impl Handler<Absorb> for Binlog {
 
     fn handle(&mut self, state: Absorb, ctx: &mut Context<Self>) -> Self::Result {
         let take = |engine: &mut dyn super::engine::Engine| {
-            engine.absorb(&state.chunkfiles, &state.copies)
+            if state.blank {
+                engine.absorb_blank(&state.chunkfiles, &state.copies)
+            } else {
+                engine.absorb(&state.chunkfiles, &state.copies)
+            }
         };
         let absorbed = self.room.borrow_mut().take_over(take);
         if let Ok(Absorbed { mended, .. }) = &absorbed {
@@ -72,6 +84,14 @@ impl Handler<Absorb> for Binlog {
         self.checkpoint(ctx);
         self.tick_soon(ctx);
         absorbed
+    }
+}
+
+impl Handler<SyncCopies> for Binlog {
+    type Result = Result<(), Problem>;
+
+    fn handle(&mut self, _: SyncCopies, _: &mut Context<Self>) -> Self::Result {
+        self.room.borrow_mut().take_over(|engine| engine.sync_copies())
     }
 }
 

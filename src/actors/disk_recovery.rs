@@ -71,6 +71,8 @@ pub struct DiskRecovery {
     progress: Arc<Progress>,
     /// Bytes of `progress` that the machine has counted.
     counted: u64,
+    /// This run goes on with copies that a crash may have damaged.
+    unsure: bool,
     listening: bool,
     looks: u32,
     rate: Rate,
@@ -89,6 +91,7 @@ impl DiskRecovery {
             at_work: None,
             progress: Arc::default(),
             counted: 0,
+            unsure: false,
             listening: false,
             looks: 0,
             rate: Rate::default(),
@@ -135,6 +138,7 @@ impl DiskRecovery {
         let (phase, cause) = (state.phase.name(), state.cause.name());
         tracing::info!(mount = mount.index, phase, cause, "refilling the mount");
         self.ended.clear();
+        self.unsure = state.may_have_unsynced_copies();
         self.machine = Some(Recovery::new(rules, state));
     }
 
@@ -206,7 +210,8 @@ impl DiskRecovery {
                     self.step(event, ctx);
                 }
                 Action::PullData { from, lenient } => {
-                    self.begin(Work::Copy { from, lenient }, ctx);
+                    let verify = self.unsure;
+                    self.begin(Work::Copy { from, lenient, verify }, ctx);
                 }
                 Action::Introduce(to) => self.begin(Work::Introduce(to), ctx),
                 Action::Compare(with) => self.begin(Work::Compare(with), ctx),

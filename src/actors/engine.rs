@@ -114,6 +114,20 @@ pub trait Engine: Send + 'static {
         chunkfiles: &[ChunkfileCreated],
         copies: &[SlotCopy],
     ) -> StoreResult<Absorbed>;
+    /// The same for a mount that is refilled: durable after [`Engine::sync_copies`]. See [`Mount::absorb_blank`].
+    ///
+    /// # Errors
+    /// As `absorb`.
+    fn absorb_blank(
+        &mut self,
+        chunkfiles: &[ChunkfileCreated],
+        copies: &[SlotCopy],
+    ) -> StoreResult<Absorbed>;
+    /// Makes durable what `absorb_blank` took.
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn sync_copies(&mut self) -> StoreResult<()>;
     /// Keeps a losing version that a mirror has in its archive; durable when it returns.
     ///
     /// # Errors
@@ -293,6 +307,18 @@ impl<D: Disk> Engine for Mount<D> {
         copies: &[SlotCopy],
     ) -> StoreResult<Absorbed> {
         Self::absorb(self, chunkfiles, copies)
+    }
+
+    fn absorb_blank(
+        &mut self,
+        chunkfiles: &[ChunkfileCreated],
+        copies: &[SlotCopy],
+    ) -> StoreResult<Absorbed> {
+        Self::absorb_blank(self, chunkfiles, copies)
+    }
+
+    fn sync_copies(&mut self) -> StoreResult<()> {
+        Self::sync_copies(self)
     }
 
     fn absorb_archived(&mut self, lost: &Conflict, content: &[u8]) -> StoreResult<()> {

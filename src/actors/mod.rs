@@ -76,4 +76,5 @@ pub mod sync_peer;
 pub mod task;
 pub mod threads;
 pub mod tracker_service;
+pub mod turns;
 pub mod upload;

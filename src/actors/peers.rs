@@ -14,6 +14,7 @@ use super::peer_link::Link;
 use super::placement::Placement;
 use super::state_pull::compare::Compared;
 use super::state_pull::pulls::Pulls;
+use super::turns::Turns;
 use crate::cluster::alike::{Particulars, clock_ahead};
 use crate::cluster::coverage::Coverage;
 use crate::format::ids::{MachineId, MountIndex, Sequence};
@@ -484,6 +485,8 @@ pub struct PeerTable {
     pub pulls: Pulls,
     /// What we tell the others of ourselves, but for the clock.
     particulars: ArcSwap<Particulars>,
+    /// Steps of what they copy from us.
+    pub turns: Turns,
     peers: Mutex<BTreeMap<MachineId, Arc<Peer>>>,
 }
 
@@ -499,6 +502,7 @@ impl PeerTable {
             offers: Offers::new(clock),
             pulls: Pulls::default(),
             particulars: ArcSwap::default(),
+            turns: Turns::new(clock),
             peers: Mutex::default(),
         })
     }

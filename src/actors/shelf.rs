@@ -104,11 +104,11 @@ pub trait Shelf: Send + Sync + 'static {
         limit: usize,
         max_bytes: u64,
     ) -> Result<MarkPage, ReadError>;
-    /// An object as it lies in its slots, see [`Reader::copy_slot`].
+    /// An object as it lies in its slots, which have about `room` bytes, see [`Reader::copy_slot_of`].
     ///
     /// # Errors
     /// [`ReadError`].
-    fn copy_slot(&self, home: Address) -> Result<SlotCopy, ReadError>;
+    fn copy_slot(&self, home: Address, room: u64) -> Result<SlotCopy, ReadError>;
     /// What the archive keeps and has given up, see [`Reader::archive_names`].
     ///
     /// # Errors
@@ -389,8 +389,8 @@ impl<D: Disk> Shelf for Reader<D> {
         Self::marks(self, id, from_units, limit, max_bytes)
     }
 
-    fn copy_slot(&self, home: Address) -> Result<SlotCopy, ReadError> {
-        Self::copy_slot(self, home)
+    fn copy_slot(&self, home: Address, room: u64) -> Result<SlotCopy, ReadError> {
+        Self::copy_slot_of(self, home, room)
     }
 
     fn archive_names(&self) -> Result<ArchiveNames, ReadError> {

@@ -3,7 +3,8 @@
 //!
 //! Invariants: the coverage that is said was durable and applied before anything of the mount was read; what cannot be
 //! verified here is named and never sent; each answer is bounded, its bytes come out of the peers' budget, and all
-//! reading is done by the mount's read pool, in steps that let others read in between.
+//! reading is done by the mount's read pool, in steps that let others read in between, and with pauses while clients ask
+//! ([`pace`](crate::cluster::pace)).
 
 use super::connection::{Connection, busy};
 use super::outbox::RequestTag;
@@ -15,7 +16,7 @@ use super::shelf::Shelf;
 use super::state_pull::pulls;
 use super::storage_room::StorageRoom;
 use crate::format::file_id::ObjectId;
-use crate::format::ids::{Address, ChunkfileId, MountIndex};
+use crate::format::ids::{Address, ChunkfileId, MountIndex, UNIT};
 use crate::messages::error::ErrorCode;
 use crate::messages::frame::Frame;
 use crate::messages::heads::{
@@ -28,12 +29,13 @@ use crate::messages::opcode::{Opcode, PAYLOAD_MAX};
 use crate::store::archive::ArchivedName;
 use crate::store::digest::DigestCursor;
 use crate::store::read::ReadError;
-use crate::store::slot_copy::SlotCopy;
+use crate::store::slot_copy::{FIRST_READ, SlotCopy};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_bytes::ByteBuf;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// Bytes that a digest reads before others have a turn.
 const DIGEST_STEP: u64 = 4 << 20;
@@ -107,8 +109,10 @@ impl Connection {
         if !later.grow(bytes) {
             return Err(busy());
         }
+        let room = Arc::clone(&self.room);
         let pool = Arc::clone(&mount.pool);
-        pool.run(Box::new(move || answer(later, &mount, read(&*shelf))));
+        let step = Box::new(move || answer(later, &mount, read(&*shelf)));
+        room.peers.turns.take(&Handle::current(), room.counters.total(), &pool, step);
         Ok(())
     }
 
@@ -145,7 +149,9 @@ impl Connection {
         let shelf = Arc::clone(&mount.open()?.shelf);
         let later = self.later(tag)?;
         let cursor = DigestCursor::new(head.chunkfile, false);
-        Digesting { mount, shelf, cursor, later }.go_on();
+        let room = Arc::clone(&self.room);
+        let net = Handle::current();
+        Digesting { room, net, mount, shelf, cursor, later }.go_on();
         Ok(())
     }
 
@@ -166,6 +172,9 @@ impl Connection {
 
 /// A digest that is made step by step.
 struct Digesting {
+    room: Arc<StorageRoom>,
+    /// Where its pauses are waited for.
+    net: Handle,
     mount: Arc<SharedMount>,
     shelf: Arc<dyn Shelf>,
     cursor: DigestCursor,
@@ -174,8 +183,10 @@ struct Digesting {
 
 impl Digesting {
     fn go_on(self) {
+        let (room, net) = (Arc::clone(&self.room), self.net.clone());
         let pool = Arc::clone(&self.mount.pool);
-        pool.run(Box::new(move || self.step()));
+        let step = Box::new(move || self.step());
+        room.peers.turns.take(&net, room.counters.total(), &pool, step);
     }
 
     fn step(mut self) {
@@ -236,12 +247,17 @@ fn copies(shelf: &dyn Shelf, head: &SyncCopies) -> Answered<SyncCopied> {
     let ChunkfileId { machine, log_id, chunk } = head.chunkfile;
     let (mut found, mut files, mut bytes) = (Vec::new(), BTreeSet::from([head.chunkfile]), 0);
     let mut next = next;
-    for offset_units in homes {
+    for (index, offset_units) in homes.iter().copied().enumerate() {
         if bytes >= COPIES_BYTES {
             next = Some(offset_units);
             break;
         }
-        let copy = match shelf.copy_slot(Address { machine, log_id, chunk, offset_units }) {
+        let home = Address { machine, log_id, chunk, offset_units };
+        // Mostly the next home begins where this slot ends.
+        let room = homes
+            .get(index + 1)
+            .map_or(FIRST_READ, |next| u64::from(next.saturating_sub(offset_units)) * UNIT);
+        let copy = match shelf.copy_slot(home, room) {
             Ok(copy) => copy,
             // Free again, or taken by a target.
             Err(ReadError::NotFound { .. }) => continue,

@@ -20,7 +20,7 @@ pub mod pulls;
 pub mod repair;
 mod source;
 
-use super::absorb_room::Reached;
+use super::absorb_room::{Reached, SyncCopies};
 use super::content_fetch::on_pool;
 use super::peers::{Peer, PeerTable};
 use super::shared_mount::SharedMount;
@@ -56,6 +56,10 @@ pub struct Plan {
     /// What differs is looked at once more after so long, and left alone if it has come by a log meanwhile or is still being
     /// edited: for comparing while clients write.
     pub patience: Duration,
+    /// The mount is being refilled: what goes to blank places takes the short way, and is made durable at the end.
+    pub blank: bool,
+    /// Our own contents are read before they are believed: a crash may have taken what was not durable.
+    pub verify: bool,
 }
 
 impl Plan {
@@ -68,6 +72,8 @@ impl Plan {
             streams: 2,
             bandwidth: Arc::default(),
             patience: Duration::ZERO,
+            blank: false,
+            verify: false,
         }
     }
 }
@@ -320,6 +326,9 @@ impl Pull<'_> {
 
     async fn finish(self) -> Result<Pulled, String> {
         let mut pulled = std::mem::take(&mut *self.tally());
+        if self.plan.blank {
+            self.tell(SyncCopies).await?;
+        }
         if pulled.missing > 0 {
             return Ok(pulled);
         }

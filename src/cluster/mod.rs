@@ -8,6 +8,7 @@
 //! | [`acks`] | when a change may be acknowledged, and with how many copies (P1) |
 //! | [`growth`] | whether a mount that only some members have takes new objects |
 //! | [`meeting`] | what becomes of two lists of members that meet |
+//! | [`pace`] | how a member that is copied from shares its time with its clients |
 //! | [`relay`] | which logs of third machines are passed on |
 //! | [`lag`] | how far a mirror is behind |
 //! | [`reuse`] | when a place that nobody needs may be used again (R12) |
@@ -34,6 +35,7 @@ pub mod meeting;
 pub mod members;
 pub mod nodes;
 pub mod opver;
+pub mod pace;
 pub mod relay;
 pub mod reuse;
 pub mod routing;

@@ -152,6 +152,13 @@ impl RecoveryState {
         }
     }
 
+    /// Whether a mount in this state may hold copies that were not made durable before a crash, and of which neither its
+    /// log nor its checkpoint knows: its accounts are made anew, and its contents verified before they are believed.
+    #[must_use]
+    pub fn may_have_unsynced_copies(&self) -> bool {
+        self.phase == Phase::PullData
+    }
+
     /// The file's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -139,7 +139,7 @@ impl<D: Disk> Mount<D> {
     /// # Errors
     /// The mount is fenced.
     pub fn reached(&mut self, coverage: &Coverage) -> StoreResult<()> {
-        self.check_fence()?;
+        self.sync_copies()?;
         let own = self.own_log();
         let known = &self.received.coverage;
         let news = coverage.iter().filter(|position| !known.covers(*position));
@@ -198,7 +198,7 @@ impl<D: Disk> Mount<D> {
 
 /// Whether the content is the one that the header names. That of a tombstone may be missing: a delete carries none,
 /// and a concurrent edit may have stood in its place.
-fn is_whole(home: &SlotHeader, copy: &SlotCopy) -> bool {
+pub(super) fn is_whole(home: &SlotHeader, copy: &SlotCopy) -> bool {
     match home.body {
         Body::Inline | Body::Slot(_)
             if home.state == State::Deleted && home.length > 0 && copy.payload.is_empty() =>
@@ -212,7 +212,7 @@ fn is_whole(home: &SlotHeader, copy: &SlotCopy) -> bool {
     }
 }
 
-fn image_of(copy: &SlotCopy) -> Edit {
+pub(super) fn image_of(copy: &SlotCopy) -> Edit {
     Edit {
         token_lowest: 0,
         token_issued_ms: 0,

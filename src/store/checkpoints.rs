@@ -99,6 +99,23 @@ impl<D: Disk> Mount<D> {
         Ok(())
     }
 
+    /// Makes durable what was copied without the log. One that was being made says nothing of what came since.
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    pub fn sync_copies(&mut self) -> StoreResult<()> {
+        self.check_fence()?;
+        if !self.unsynced_copies {
+            return Ok(());
+        }
+        if self.checkpoints.running.is_some() {
+            self.finish_checkpoint()?;
+        }
+        self.finish_checkpoint()?;
+        self.unsynced_copies = false;
+        Ok(())
+    }
+
     fn begin_checkpoint(&mut self) -> StoreResult<()> {
         // The image must be of an instant with nothing staged.
         self.commit()?;

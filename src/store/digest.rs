@@ -205,7 +205,9 @@ impl<D: Disk> Reader<D> {
     pub(super) fn is_whole(&self, home: &SlotHeader) -> Result<bool, ReadError> {
         let found = match home.body {
             Body::Single(content) => self.open_single(home, content).map(|_| ()),
-            Body::Inline | Body::Slot(_) | Body::None => self.copy_whole(home.address).map(|_| ()),
+            Body::Inline | Body::Slot(_) | Body::None => {
+                self.copy_whole(home.address, home.place().capacity()).map(|_| ())
+            }
         };
         match found {
             Ok(()) => Ok(true),

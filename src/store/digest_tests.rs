@@ -460,3 +460,6 @@ fn fetch(source: &Reader<SimDisk>, to: &Reader<SimDisk>, content: Position, leng
 fn first(id: ChunkfileId) -> Address {
     Address { machine: id.machine, log_id: id.log_id, chunk: id.chunk, offset_units: 0 }
 }
+
+#[path = "absorb_blank_tests.rs"]
+mod absorb_blank;

@@ -1,6 +1,7 @@
 //! Floor 2: blocking IO behind [`disk::Disk`]. No threads, no actors.
 mod absence;
 pub mod absorb;
+mod absorb_blank;
 mod alloc;
 pub mod archive;
 mod checkpoints;

@@ -203,6 +203,8 @@ pub struct Mount<D: Disk> {
     pub(super) gone_contents: HashSet<Position>,
     /// It does not serve yet: see [`recovery_file`](super::recovery_file).
     pub(super) refilling: bool,
+    /// Copies were written that are not durable yet: see [`absorb_blank`](super::absorb_blank).
+    pub(super) unsynced_copies: bool,
 }
 
 impl<D: Disk> Mount<D> {

@@ -28,6 +28,7 @@ use crate::format::log::{
 };
 use crate::format::paths;
 use crate::format::record::{Begun, Record};
+use crate::format::recovery_state::RecoveryState;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -118,12 +119,13 @@ impl<D: Disk> Mount<D> {
         }
         let options = fit_log(options, disk.space().map_err(StoreError::io("statvfs"))?.total);
         let core = Core::new(disk.clone(), label.clone(), options);
-        let mut opening = Opening { core, tokens, last: 0, checkpoint: None, lost };
+        let recovery = read_recovery(&disk)?;
+        let copying = recovery.as_ref().is_some_and(RecoveryState::may_have_unsynced_copies);
+        let mut opening = Opening { core, tokens, last: 0, checkpoint: None, lost, copying };
         if lost {
             opening.core.warnings.push(lost_log::warning(&old, &label));
         }
         let log = opening.recover(&mut rng)?;
-        let refilling = read_recovery(&disk)?.is_some();
         let Opening { core, tokens, last, checkpoint, .. } = opening;
         let next_sequence = label.first_sequence().max(last + 1);
         let former = checkpoint.as_ref().filter(|_| lost).and_then(|c| lost_log::former(c, &old));
@@ -162,7 +164,8 @@ impl<D: Disk> Mount<D> {
             quarantined: 0,
             forgotten: super::forget::read_forgotten(&disk)?,
             gone_contents: HashSet::new(),
-            refilling,
+            refilling: recovery.is_some(),
+            unsynced_copies: copying,
         };
         mount.count_members();
         for forgotten in std::mem::take(&mut mount.core.forgotten) {
@@ -252,13 +255,15 @@ struct Opening<D: Disk> {
     checkpoint: Option<Checkpoint>,
     /// The log that the checkpoint continues is gone.
     lost: bool,
+    /// Slots may have been written that neither the checkpoint nor the log knows.
+    copying: bool,
 }
 
 impl<D: Disk> Opening<D> {
     /// Checkpoint, replay, and the log ready to go on.
     fn recover(&mut self, rng: &mut StdRng) -> StoreResult<Log<D>> {
         self.checkpoint = self.read_checkpoint()?;
-        let rebuild = self.checkpoint.is_none() || self.lost;
+        let rebuild = self.checkpoint.is_none() || self.lost || self.copying;
         if let Some(checkpoint) = self.checkpoint.take() {
             self.restore(&checkpoint);
             self.checkpoint = Some(checkpoint);

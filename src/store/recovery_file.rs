@@ -56,6 +56,9 @@ impl<D: Disk> Mount<D> {
     /// The mount is fenced.
     pub fn save_recovery(&mut self, state: &RecoveryState) -> StoreResult<()> {
         self.check_fence()?;
+        if !state.may_have_unsynced_copies() {
+            self.sync_copies()?;
+        }
         self.refilling = true;
         write_recovery(&self.core.disk, state).inspect_err(|error| self.fence(error.to_string()))
     }
@@ -65,7 +68,7 @@ impl<D: Disk> Mount<D> {
     /// # Errors
     /// The mount is fenced.
     pub fn end_recovery(&mut self) -> StoreResult<()> {
-        self.check_fence()?;
+        self.sync_copies()?;
         self.commit()?;
         remove_recovery(&self.core.disk).inspect_err(|error| self.fence(error.to_string()))?;
         self.refilling = false;

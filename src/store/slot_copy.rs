@@ -12,8 +12,10 @@ use smallvec::SmallVec;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes of the first read: header and payload of a small object.
-const FIRST_READ: u64 = 16 << 10;
+/// Bytes of the first read, if nothing is known of the slot: header and payload of a small object.
+pub const FIRST_READ: u64 = 16 << 10;
+/// And the fewest and most if something is.
+const FIRST_READ_BOUNDS: (u64, u64) = (1 << 10, 64 << 10);
 /// How often a copy that met a change in flight is made anew.
 const ATTEMPTS: u32 = 3;
 /// What cannot happen: it was told to wait.
@@ -38,10 +40,19 @@ impl<D: Disk> Reader<D> {
     /// `NotFound` if no home begins there; `Unsettled` after a few attempts: damage, unless a change is in flight;
     /// `Damaged` (the chunkfile's header), `Newer`, `Io`, `Fenced`.
     pub fn copy_slot(&self, home: Address) -> Result<SlotCopy, ReadError> {
-        match self.copy_whole(home) {
+        self.copy_slot_of(home, FIRST_READ)
+    }
+
+    /// The same of a slot that has about `room` bytes: no more than that is read of an object that has not moved.
+    ///
+    /// # Errors
+    /// As [`Self::copy_slot`].
+    pub fn copy_slot_of(&self, home: Address, room: u64) -> Result<SlotCopy, ReadError> {
+        let room = room.clamp(FIRST_READ_BOUNDS.0, FIRST_READ_BOUNDS.1);
+        match self.copy_whole(home, room) {
             Err(ReadError::Unsettled(why)) => {
                 let mut buffer = Vec::new();
-                let (_, header, _) = self.read_home(home, &mut buffer)?;
+                let (_, header, _) = self.read_home(home, room, &mut buffer)?;
                 if header.state != State::Deleted {
                     return Err(ReadError::Unsettled(why));
                 }
@@ -53,11 +64,11 @@ impl<D: Disk> Reader<D> {
     }
 
     /// The same, but never without its content.
-    pub(super) fn copy_whole(&self, home: Address) -> Result<SlotCopy, ReadError> {
+    pub(super) fn copy_whole(&self, home: Address, room: u64) -> Result<SlotCopy, ReadError> {
         let mut left = ATTEMPTS;
         loop {
             left -= 1;
-            match self.try_copy(home) {
+            match self.try_copy_of(home, room) {
                 Err(ReadError::Unsettled(_)) if left > 0 => {}
                 other => return other.map(|(_, copy)| copy),
             }
@@ -68,6 +79,7 @@ impl<D: Disk> Reader<D> {
     fn read_home(
         &self,
         at: Address,
+        room: u64,
         buffer: &mut Vec<u8>,
     ) -> Result<(Arc<Handle<D::File>>, SlotHeader, usize), ReadError> {
         self.check()?;
@@ -76,7 +88,7 @@ impl<D: Disk> Reader<D> {
             Some(handle) if at.offset_units < handle.size_units => handle,
             Some(_) | None => return Err(absent),
         };
-        let len = self.read(&handle, at, FIRST_READ, buffer, 0, true)?;
+        let len = self.read(&handle, at, room, buffer, 0, true)?;
         let len = len.ok_or(ReadError::Unsettled(WAITED))?;
         let header = match SlotHeader::decode(&buffer[..len], &handle.secret) {
             Ok(header) => header,
@@ -92,8 +104,12 @@ impl<D: Disk> Reader<D> {
 
     /// As [`Self::copy_whole`], once, with the home's header read.
     pub(super) fn try_copy(&self, at: Address) -> Result<(SlotHeader, SlotCopy), ReadError> {
+        self.try_copy_of(at, FIRST_READ)
+    }
+
+    fn try_copy_of(&self, at: Address, room: u64) -> Result<(SlotHeader, SlotCopy), ReadError> {
         let mut buffer = Vec::new();
-        let (handle, header, len) = self.read_home(at, &mut buffer)?;
+        let (handle, header, len) = self.read_home(at, room, &mut buffer)?;
         let home = image(at, &buffer[..header.payload_offset()]);
         let copy = match header.body {
             Body::Inline => {

@@ -2,14 +2,12 @@
 
 use crate::harness::cluster::{Cluster, Node};
 use crate::harness::content::{below, content};
+use crate::harness::refilled::{RECOVERED, empty, killed_once, recovery, until_recovered};
 use crate::harness::run::Cli;
 use crate::harness::{PATIENCE, eventually, from_env};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-/// A recovery, all of it, on a machine that is busy with other things.
-const RECOVERED: Duration = Duration::from_secs(60);
 /// Objects of a tree.
 const FILES: u64 = 120;
 
@@ -87,17 +85,6 @@ impl Store {
     }
 }
 
-fn empty(folder: &Path) {
-    for entry in std::fs::read_dir(folder).expect("folder") {
-        let path = entry.expect("entry").path();
-        if path.is_dir() {
-            std::fs::remove_dir_all(&path).expect("folder");
-        } else {
-            std::fs::remove_file(&path).expect("file");
-        }
-    }
-}
-
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
@@ -112,20 +99,6 @@ fn until_live(cluster: &Cluster) {
         };
         cluster.storages.iter().all(live).then_some(())
     });
-}
-
-fn recovery(node: &Node, mount: usize) -> Value {
-    json(&node.admin("recover json"))["recoveries"][mount].clone()
-}
-
-/// Waits until a mount that was lost serves, and has proved that it is whole.
-fn until_recovered(node: &Node, mount: usize) -> Value {
-    eventually("the mount is refilled", RECOVERED, || {
-        let now = recovery(node, mount);
-        let proved =
-            now["why"].as_str().is_some_and(|why| why.starts_with("identical with machine"));
-        (now["state"] == "online" && now["phase"] == "online" && proved).then_some(now)
-    })
 }
 
 #[test]
@@ -307,4 +280,40 @@ fn an_operator_pauses_and_resumes() {
     Cli::default().run(["admin", &node.console(), "recover", "7"]).exits(1).says(&["mounts"]);
     store.is_whole();
     store.cluster.stop_all();
+}
+
+/// One kill of the source or the target in each of these phases; the campaign does it in all of them with more data.
+#[test]
+fn what_was_copied_before_a_kill_is_not_copied_again() {
+    let mut store = Store::new(2, 1);
+    let args = ["bench", "put", "--sizes", "4k:70,32k:25,200k:5", "--count", "800", "--json"];
+    store.cli().run(args).ok();
+    until_live(&store.cluster);
+    let data = used(&store.cluster.mount_path(0, 0));
+    for (phase, part, source) in
+        [("pull_data", 50, false), ("pull_data", 30, true), ("catch_up", 0, false)]
+    {
+        let killed = killed_once(&mut store.cluster, phase, part, source);
+        println!("killed in {}: {} of {data} bytes transferred", killed.phase, killed.transferred);
+        assert!(killed.transferred * 5 <= data * 6, "{killed:?} of {data}");
+        until_live(&store.cluster);
+    }
+    store.is_whole();
+    store.cluster.stop_all();
+}
+
+/// Bytes of chunkfiles and large objects.
+fn used(mount: &std::path::Path) -> u64 {
+    let (mut sum, mut todo) = (0, vec![mount.join("chunks"), mount.join("singles")]);
+    while let Some(folder) = todo.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let meta = entry.metadata().expect("stat");
+            if meta.is_dir() {
+                todo.push(entry.path());
+            } else {
+                sum += meta.len();
+            }
+        }
+    }
+    sum
 }

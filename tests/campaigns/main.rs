@@ -15,6 +15,7 @@ mod full;
 mod harness;
 mod mirrors;
 mod partition;
+mod refill;
 mod returning;
 mod rot;
 mod scale;

@@ -41,6 +41,8 @@ pub enum Work {
         from: MachineId,
         /// What it has only damaged is given up.
         lenient: bool,
+        /// What is here may not have been durable in a crash.
+        verify: bool,
     },
     /// Tell this member our log.
     Introduce(MachineId),
@@ -51,7 +53,10 @@ pub enum Work {
 /// Does it.
 pub async fn run(config: &RecoveryConfig, work: Work, progress: &Progress) -> Event {
     let (with, done) = match work {
-        Work::Copy { from, lenient } => (from, copy(config, from, lenient, progress).await),
+        Work::Copy { from, lenient, verify } => {
+            let plan = |sources| Plan { blank: true, verify, ..plan(config, sources) };
+            (from, copy(config, from, lenient, plan, progress).await)
+        }
         Work::Introduce(to) => (to, introduce(config, to).await),
         Work::Compare(with) => (with, compare(config, with, progress).await),
     };
@@ -76,6 +81,7 @@ async fn copy(
     config: &RecoveryConfig,
     from: MachineId,
     lenient: bool,
+    plan: impl Fn(Vec<Arc<Peer>>) -> Plan,
     progress: &Progress,
 ) -> Result<Event, String> {
     let source = peer(config, from)?;
@@ -87,11 +93,11 @@ async fn copy(
     let all: Vec<Arc<Peer>> = config.table.all().into_iter().filter(serves).collect();
     if all.len() > 1 {
         // What fails here is not lost: the copy of the one source says what is still to be had.
-        if let Err(why) = pull(&config.table, &plan(config, all), progress).await {
+        if let Err(why) = pull(&config.table, &plan(all), progress).await {
             tracing::debug!(mount = index, why, "copying from several members at once");
         }
     }
-    let pulled = pull(&config.table, &plan(config, vec![source]), progress).await?;
+    let pulled = pull(&config.table, &plan(vec![source]), progress).await?;
     if pulled.reached.is_none() && lenient {
         for what in &pulled.named {
             tracing::error!(mount = index, what, "given up: no member has it undamaged");

@@ -65,12 +65,14 @@ impl Pull<'_> {
         self.copy_news(source, id, &lacking).await
     }
 
-    /// Our own digest, and the homes of large objects whose content is not here.
+    /// Our own digest, and the homes whose content is not here: of large objects, or, if they are verified, of all.
     pub(super) async fn own_digest(
         &self,
         id: ChunkfileId,
     ) -> Result<(ChunkDigest, BTreeSet<u32>), String> {
-        let mut cursor = DigestCursor::with_large(id);
+        let verify = self.plan.verify;
+        let mut cursor =
+            if verify { DigestCursor::new(id, true) } else { DigestCursor::with_large(id) };
         loop {
             let shelf = Arc::clone(&self.shelf);
             let step = move || {
@@ -249,6 +251,7 @@ impl Pull<'_> {
         let absorb = || Absorb {
             chunkfiles: Arc::clone(&page.chunkfiles),
             copies: Arc::clone(&page.copies),
+            blank: self.plan.blank,
         };
         let mut absorbed = self.tell(absorb()).await?;
         let mut taken = absorbed.taken;

@@ -10,6 +10,7 @@ use crate::format::ids::{Address, ChunkfileId};
 use crate::format::paths;
 use crate::format::slot::{Body, SlotHeader, State};
 use crate::store::read::ReadError;
+use crate::store::slot_copy::FIRST_READ;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -130,7 +131,7 @@ fn page(shelf: &dyn Shelf, id: ChunkfileId, from: u32) -> Result<Rows, String> {
     for (unit, is_damaged) in units {
         let address =
             Address { machine: id.machine, log_id: id.log_id, chunk: id.chunk, offset_units: unit };
-        let header = match shelf.copy_slot(address) {
+        let header = match shelf.copy_slot(address, FIRST_READ) {
             _ if is_damaged => None,
             Ok(copy) => SlotHeader::decode(&copy.home.header, &created.secret).ok(),
             Err(_) => None,

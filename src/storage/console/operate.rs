@@ -92,11 +92,15 @@ impl Sight {
             Ok(())
         };
         let scrub = |value: &str| self.set_scrub_bandwidth(value);
-        let own: [operate::Changeable<'_>; 4] = [
+        let bandwidth = |value: &str| self.limit_bandwidth(value).map(|_| ());
+        let streams = |value: &str| self.limit_streams(value).map(|_| ());
+        let own: [operate::Changeable<'_>; 6] = [
             ("limits.in_flight_requests", &requests),
             ("limits.in_flight_bytes", &bytes),
             ("store.reserve_free", &reserve),
             ("scrub.bandwidth", &scrub),
+            ("recovery.bandwidth", &bandwidth),
+            ("recovery.streams", &streams),
         ];
         operate::config(words, &self.settings.shown, &own)
     }

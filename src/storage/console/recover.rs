@@ -45,7 +45,7 @@ impl Sight {
     }
 
     /// For all mounts, until the daemon is restarted.
-    fn limit_bandwidth(&self, rate: &str) -> CommandResult {
+    pub(super) fn limit_bandwidth(&self, rate: &str) -> CommandResult {
         let expected =
             "expected bytes per second such as `recover bandwidth 50MiB`, or 0 for no limit";
         let bytes = rate.parse::<ByteSize>().map_err(|_| expected.to_owned())?.as_u64();
@@ -58,7 +58,7 @@ impl Sight {
         Ok(ConsoleAnswer::new().fact("bandwidth", Value::Bytes(bytes)))
     }
 
-    fn limit_streams(&self, count: &str) -> CommandResult {
+    pub(super) fn limit_streams(&self, count: &str) -> CommandResult {
         let streams = count.parse::<usize>().ok().filter(|count| (1..=32).contains(count));
         let streams =
             streams.ok_or("expected a number from 1 to 32 such as `recover streams 4`")?;

@@ -5,6 +5,8 @@
 //! - [`run`]: one run of the command line, with a bound on its time.
 //! - [`mirrored`]: scenes with mirrors, small here and large as campaigns.
 //! - [`damage`]: bits that are changed on a disk, and what may come of it.
+//! - [`load`]: clients that store and edit all the time.
+//! - [`refilled`]: the same with mounts that are refilled.
 //! - [`content`]: bytes that say of which object and version they are.
 //!
 //! Waiting is for something that will be said (a line, the end of a pipe) or for a condition that is asked again
@@ -15,9 +17,11 @@
 pub mod cluster;
 pub mod content;
 pub mod damage;
+pub mod load;
 pub mod mirrored;
 pub mod ports;
 pub mod process;
+pub mod refilled;
 pub mod run;
 pub mod wire;
 pub mod witness;
