@@ -68,7 +68,8 @@ fn both_consoles_tell_the_same_story_as_the_daemons() {
         assert_eq!(status["trackers"][0]["state"], "registered");
         // Of the disk of whoever runs the tests nothing is said here.
         let warnings = status["warnings"].as_array().cloned().unwrap_or_default();
-        let full = |warning: &serde_json::Value| warning["what"].to_string().contains("nearly full");
+        let full =
+            |warning: &serde_json::Value| warning["what"].to_string().contains("nearly full");
         assert!(warnings.iter().all(full), "{status}");
         assert_eq!(status["logs"][0]["log_id"].as_str().map(str::len), Some(8));
         let mounts = ask_json(at_one, "mounts").await;

@@ -155,7 +155,7 @@ impl Opening {
     }
 
     /// Without its header nothing can be said of what is in a chunkfile.
-    async fn look_at_header(&self, id: ChunkfileId) -> Result<(), String> {
+    pub(super) async fn look_at_header(&self, id: ChunkfileId) -> Result<(), String> {
         let shelf = Arc::clone(&self.shelf);
         let right = on_pool(&self.config.mount, move || shelf.check_chunkfile(id)).await?;
         if matches!(right, Ok(Some(false))) {

@@ -38,6 +38,8 @@ enum Front {
     Checkpoint,
     /// A segment of a log, and the one behind it.
     Segment(SegmentRef, Option<SegmentRef>),
+    /// The header of a chunkfile: before any object is judged, since one may lie in a file that comes later than its home.
+    Header(ChunkfileId),
 }
 
 impl Round {
@@ -77,6 +79,7 @@ impl Opening {
         let mut round = Round::over(files, if same { unit } else { 0 });
         if self.state.next.is_none() {
             round.front = self.list_front().await?;
+            round.front.extend(round.files.iter().copied().map(Front::Header));
         }
         Ok(round)
     }
@@ -103,6 +106,13 @@ impl Opening {
                     self.renew(Damage::Checkpoint, Part::Checkpoint, "its checksum is wrong").await;
                 }
                 return Ok(0);
+            }
+            Front::Header(id) => {
+                if let Err(why) = self.look_at_header(id).await {
+                    // It stays among the findings, and is tried again.
+                    tracing::debug!(chunkfile = ?id, why, "not mended yet");
+                }
+                return Ok(CHUNKFILE_HEADER_LEN as u64);
             }
             Front::Segment(segment, next) => (segment, next),
         };
