@@ -134,6 +134,13 @@ impl<D: Disk> Mount<D> {
                 }
             }
         }
+        // A chunkfile that was closed meanwhile and whose header is damaged cannot be written to: that header comes first.
+        let target = edit.target.as_ref().map(|image| image.address.chunkfile());
+        for id in [Some(home.address.chunkfile()), target].into_iter().flatten() {
+            if self.core.chunks.read(id, 0, 1).is_err() {
+                return Ok(false);
+            }
+        }
         let written = self.write_again(edit, home, payload);
         written.map(|()| true).inspect_err(|error| self.fence(error.to_string()))
     }
