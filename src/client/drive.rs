@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until};
 /// First pause between two rounds; doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// Longest pause.
-const PAUSE_MAX: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How long a cluster view that names nobody is doubted: a heartbeat may be on its way. If the view has been the same
 /// for so long already, not at all.
 const SETTLE: Duration = Duration::from_secs(3);
