@@ -25,6 +25,7 @@ mod operate;
 mod recovery;
 mod rolling;
 mod scrub;
+mod secrets;
 mod sources;
 mod system_calls;
 mod tls;

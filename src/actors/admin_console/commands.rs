@@ -106,9 +106,10 @@ pub fn changes(name: &str, words: &[String]) -> bool {
         "drain" | "shutdown" | "forget" | "readonly" | "log" => true,
         "config" => first == "set",
         "conflicts" => matches!(first, "restore" | "drop"),
+        // Whatever is added to them counts until it is known to look only.
         "recover" | "scrub" => {
-            let words = words.iter().map(String::as_str);
-            words.into_iter().any(|w| matches!(w, "start" | "pause" | "resume" | "accept-loss"))
+            let looks = |word: &String| word == "status" || word.parse::<u8>().is_ok();
+            !words.iter().all(looks)
         }
         _ => false,
     }
