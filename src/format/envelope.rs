@@ -87,6 +87,19 @@ impl Kind {
         }
         Ok(body)
     }
+
+    /// A structure of this kind: [`Kind::open`], then its body.
+    ///
+    /// # Errors
+    /// [`FormatError`]: not ours, newer, or damaged, which it also is if the body is short or makes no sense (`None`).
+    pub fn decode<T>(
+        self,
+        bytes: &[u8],
+        body: impl FnOnce(&[u8]) -> Result<Option<T>, Short>,
+    ) -> Result<T, FormatError> {
+        let whole = body(self.open(bytes)?).ok().flatten();
+        whole.ok_or(FormatError::Damaged(self.what))
+    }
 }
 
 #[cfg(test)]

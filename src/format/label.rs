@@ -77,12 +77,9 @@ impl Label {
     /// # Errors
     /// [`FormatError`]: not ours, newer, or damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let damaged = FormatError::Damaged(KIND.what);
-        let label = Self::decode_body(KIND.open(bytes)?).map_err(|Short| damaged.clone())?;
-        if label.log_id == 0 || !is_name(&label.group) || !is_name(&label.syncgroup) {
-            return Err(damaged);
-        }
-        Ok(label)
+        let sane =
+            |label: &Self| label.log_id != 0 && is_name(&label.group) && is_name(&label.syncgroup);
+        KIND.decode(bytes, |body| Ok(Some(Self::decode_body(body)?).filter(sane)))
     }
 
     fn decode_body(body: &[u8]) -> Result<Self, Short> {

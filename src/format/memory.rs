@@ -146,13 +146,11 @@ impl Memory {
     /// # Errors
     /// [`FormatError`]: not ours, newer, or damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let damaged = FormatError::Damaged(KIND.what);
-        let memory = Self::decode_body(KIND.open(bytes)?).map_err(|Short| damaged.clone())?;
-        let sorted = memory.mounts.windows(2).all(|pair| pair[0].index < pair[1].index);
-        if !sorted || !is_name(&memory.group) || !is_name(&memory.syncgroup) {
-            return Err(damaged);
-        }
-        Ok(memory)
+        let sane = |memory: &Self| {
+            let sorted = memory.mounts.windows(2).all(|pair| pair[0].index < pair[1].index);
+            sorted && is_name(&memory.group) && is_name(&memory.syncgroup)
+        };
+        KIND.decode(bytes, |body| Ok(Some(Self::decode_body(body)?).filter(sane)))
     }
 
     fn decode_body(body: &[u8]) -> Result<Self, Short> {

@@ -111,10 +111,7 @@ impl ScrubState {
     /// # Errors
     /// [`FormatError`]: not ours, newer, or damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let damaged = FormatError::Damaged(KIND.what);
-        Self::decode_body(KIND.open(bytes)?)
-            .map_err(|Short| damaged.clone())?
-            .ok_or_else(|| damaged.clone())
+        KIND.decode(bytes, Self::decode_body)
     }
 
     fn decode_body(body: &[u8]) -> Result<Option<Self>, Short> {
