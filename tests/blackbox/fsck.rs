@@ -3,7 +3,7 @@
 use crate::harness::cluster::Cluster;
 use crate::harness::from_env;
 use crate::harness::run::Answer;
-use crate::harness::witness::{Plan, Witness};
+use crate::harness::witness::{Scene, scene};
 use std::time::Duration;
 
 fn fsck(cluster: &Cluster, storage: usize) -> Answer {
@@ -18,20 +18,7 @@ fn fsck(cluster: &Cluster, storage: usize) -> Answer {
 #[test]
 fn a_kill_never_makes_fsck_cry() {
     let rounds = from_env("FOLIO_KILL_ROUNDS", 2);
-    let seed = from_env("FOLIO_KILL_SEED", 1);
-    let mut cluster = Cluster::new(1, &["a", "a"], 2)
-        .storages_with("store.single_file_threshold", "\"32KiB\"")
-        .storages_with("store.chunkfile_size", "\"4MiB\"");
-    cluster.start();
-    let plan =
-        Plan { workers: 8, readers: 1, objects_per_worker: 24, size_max: 48 << 10, copies: 1 };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("runtime");
-    let mut witness = Witness::new(plan, seed);
-    let mut dice = seed;
+    let Scene { mut cluster, runtime, mut witness, mut dice } = scene(&["a", "a"], 8, 1);
     let mut replayed = 0;
     for _ in 0..rounds {
         let client = runtime.block_on(cluster.client(Duration::from_secs(20)));

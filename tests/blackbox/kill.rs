@@ -1,8 +1,7 @@
 //! `kill -9` of the whole cluster under load, again and again, with a witness that knows what was promised (P1, P2).
 
-use crate::harness::cluster::Cluster;
 use crate::harness::from_env;
-use crate::harness::witness::{Plan, Witness};
+use crate::harness::witness::{Scene, scene};
 use std::time::Duration;
 
 /// Every acknowledged operation is there; every read, during the load and after each kill, is one whole version that
@@ -10,20 +9,7 @@ use std::time::Duration;
 #[test]
 fn no_kill_loses_or_mixes_an_acknowledged_operation() {
     let rounds = from_env("FOLIO_KILL_ROUNDS", 3);
-    let seed = from_env("FOLIO_KILL_SEED", 1);
-    let mut cluster = Cluster::new(1, &["a", "b"], 2)
-        .storages_with("store.single_file_threshold", "\"32KiB\"")
-        .storages_with("store.chunkfile_size", "\"4MiB\"");
-    cluster.start();
-    let plan =
-        Plan { workers: 12, readers: 2, objects_per_worker: 24, size_max: 48 << 10, copies: 1 };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("runtime");
-    let mut witness = Witness::new(plan, seed);
-    let mut dice = seed;
+    let Scene { mut cluster, runtime, mut witness, mut dice } = scene(&["a", "b"], 12, 2);
     for round in 0..rounds {
         let client = runtime.block_on(cluster.client(Duration::from_secs(20)));
         let load = witness.start(&runtime, &client);

@@ -2,10 +2,10 @@
 
 use crate::harness::cluster::{Cluster, Node};
 use crate::harness::content::{below, content};
+use crate::harness::mirrored::{json, until_live};
 use crate::harness::refilled::{RECOVERED, empty, killed_once, recovery, until_recovered};
 use crate::harness::run::Cli;
 use crate::harness::{PATIENCE, eventually, from_env};
-use serde_json::Value;
 use std::path::PathBuf;
 
 /// Objects of a tree.
@@ -83,22 +83,6 @@ impl Store {
             }
         }
     }
-}
-
-fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
-}
-
-fn until_live(cluster: &Cluster) {
-    eventually("all mirrors are live", PATIENCE, || {
-        let live = |node: &Node| {
-            let peers = json(&node.admin("peers json"));
-            let peers = peers["peers"].as_array().expect("a table").clone();
-            peers.len() + 1 >= cluster.storages.len()
-                && peers.iter().all(|peer| peer["state"] == "live")
-        };
-        cluster.storages.iter().all(live).then_some(())
-    });
 }
 
 #[test]

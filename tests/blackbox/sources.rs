@@ -76,9 +76,9 @@ fn lose(cluster: &mut Cluster, storage: usize) {
     empty(&cluster.mount_path(storage, 0));
 }
 
-#[test]
-fn damage_at_a_source_is_not_spread_and_the_other_mirror_gives_the_object() {
-    let mut cluster = cluster(3, "\"60s\"");
+/// Machine 2 has object 7 damaged when machine 1 loses its disk and is refilled; what was stored, and how that ended.
+fn refilled_beside_damage(machines: usize) -> (Cluster, Vec<(String, u64)>, serde_json::Value) {
+    let mut cluster = cluster(machines, "\"60s\"");
     let stored = store(&cluster, 0, OBJECTS);
     until_live(&cluster);
     cluster.storages[1].stop();
@@ -86,6 +86,12 @@ fn damage_at_a_source_is_not_spread_and_the_other_mirror_gives_the_object() {
     lose(&mut cluster, 0);
     cluster.start();
     let ended = until_recovered(&cluster.storages[0], 0);
+    (cluster, stored, ended)
+}
+
+#[test]
+fn damage_at_a_source_is_not_spread_and_the_other_mirror_gives_the_object() {
+    let (mut cluster, stored, ended) = refilled_beside_damage(3);
     assert!(!ended["why"].as_str().unwrap_or("").contains("damaged"), "{ended}");
     all_have(&cluster, &stored, &[1, 3]);
     cluster.stop_all();
@@ -93,14 +99,7 @@ fn damage_at_a_source_is_not_spread_and_the_other_mirror_gives_the_object() {
 
 #[test]
 fn what_the_only_source_has_damaged_is_reported_and_never_spread() {
-    let mut cluster = cluster(2, "\"60s\"");
-    let stored = store(&cluster, 0, OBJECTS);
-    until_live(&cluster);
-    cluster.storages[1].stop();
-    damage(&cluster.mount_path(1, 0), 7);
-    lose(&mut cluster, 0);
-    cluster.start();
-    let ended = until_recovered(&cluster.storages[0], 0);
+    let (mut cluster, stored, ended) = refilled_beside_damage(2);
     let why = ended["why"].as_str().expect("text");
     assert!(why.contains("damaged everywhere: 1 object"), "{why}");
     let said = cluster.storages[0].daemon().stderr();

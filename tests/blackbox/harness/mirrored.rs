@@ -2,6 +2,7 @@
 
 use super::cluster::{Cluster, Node};
 use super::content::{below, content, identify};
+use super::run::Cli;
 use super::witness::{Plan, Report, Witness};
 use super::{PATIENCE, eventually};
 use folio::client::{Body, Client, ErrorCode, GetOptions, PutOptions};
@@ -26,8 +27,13 @@ pub fn mirrors(dir: TempDir, count: usize) -> Cluster {
 
 /// Waits until every storage holds every other for live.
 pub fn until_live(cluster: &Cluster) {
+    until_live_with(cluster, &Cli::default());
+}
+
+/// The same where the consoles ask for a key.
+pub fn until_live_with(cluster: &Cluster, cli: &Cli) {
     let live = |node: &Node| {
-        let peers = json(&node.admin("peers json"));
+        let peers = json(&cli.run(["admin", &node.console(), "peers", "json"]).ok().text());
         let peers = peers["peers"].as_array().expect("a table").clone();
         peers.len() + 1 >= cluster.storages.len()
             && peers.iter().all(|peer| peer["state"] == "live")

@@ -5,8 +5,10 @@
 //! `acked = lo` and ended at `attempted = hi` must show exactly one of the states lo..=hi, whole. What one reader has
 //! seen is never unseen. An operation with unknown outcome stays open until [`Witness::settle`] after the next kill.
 
-use super::PATIENCE;
+use super::cluster::Cluster;
 use super::content::{below, content, identify};
+use super::mirrored::runtime;
+use super::{PATIENCE, from_env};
 use folio::client::{Body, Client, Error, ErrorCode, GetOptions, PutOptions, Written};
 use folio::format::file_id::FileId;
 use std::collections::BTreeMap;
@@ -30,6 +32,26 @@ pub struct Plan {
     pub size_max: usize,
     /// With fewer copies an acknowledgement promises nothing: a machine is going to be lost for good.
     pub copies: u8,
+}
+
+/// Storages that are going to be killed under load, again and again.
+pub struct Scene {
+    pub cluster: Cluster,
+    pub runtime: Runtime,
+    pub witness: Witness,
+    /// For the moments.
+    pub dice: u64,
+}
+
+/// Started; the seed is that of FOLIO_KILL_SEED.
+pub fn scene(syncgroups: &[&str], workers: u64, readers: u64) -> Scene {
+    let dice = from_env("FOLIO_KILL_SEED", 1);
+    let mut cluster = Cluster::new(1, syncgroups, 2)
+        .storages_with("store.single_file_threshold", "\"32KiB\"")
+        .storages_with("store.chunkfile_size", "\"4MiB\"");
+    cluster.start();
+    let plan = Plan { workers, readers, objects_per_worker: 24, size_max: 48 << 10, copies: 1 };
+    Scene { cluster, runtime: runtime(), witness: Witness::new(plan, dice), dice }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
