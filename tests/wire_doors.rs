@@ -222,9 +222,14 @@ fn good_head(opcode: Opcode) -> Vec<u8> {
         Opcode::SyncChunkfiles => bytes_of(&SyncChunkfiles { machine: 9, mount: 0, after: None }),
         Opcode::SyncDigest => bytes_of(&SyncDigest { machine: 9, mount: 0, chunkfile }),
         Opcode::SyncMarks => bytes_of(&SyncMarks { machine: 9, mount: 0, chunkfile, from: 0 }),
-        Opcode::SyncCopies => {
-            bytes_of(&SyncCopies { machine: 9, mount: 0, chunkfile, from: 0, homes: vec![2, 5] })
-        }
+        Opcode::SyncCopies => bytes_of(&SyncCopies {
+            machine: 9,
+            mount: 0,
+            chunkfile,
+            from: 0,
+            homes: vec![2, 5],
+            runs: false,
+        }),
         Opcode::SyncArchive => bytes_of(&SyncArchive { machine: 9, mount: 0, after: None }),
         Opcode::SyncArchived => bytes_of(&SyncArchived { machine: 9, mount: 0, names: Vec::new() }),
         Opcode::SyncPull => {

@@ -15,6 +15,7 @@ use crate::store::absorb::Absorbed;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::slot_copy::SlotCopy;
 use actix::prelude::*;
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Copies of a mirror's slots.
@@ -27,6 +28,8 @@ pub struct Absorb {
     pub copies: Arc<Vec<SlotCopy>>,
     /// The mount is being refilled: what goes to blank places is durable after [`SyncCopies`].
     pub blank: bool,
+    /// Instead of copies: a run of slots of the first of the chunkfiles. For a mount that is being refilled.
+    pub run: Option<Bytes>,
 }
 
 /// Makes durable what was copied to blank places. Takes as long as the disk does; the mount serves nobody.
@@ -71,7 +74,9 @@ impl Handler<Absorb> for Binlog {
 
     fn handle(&mut self, state: Absorb, ctx: &mut Context<Self>) -> Self::Result {
         let take = |engine: &mut dyn super::engine::Engine| {
-            if state.blank {
+            if let (Some(run), Some(chunkfile)) = (&state.run, state.chunkfiles.first()) {
+                engine.absorb_run(chunkfile, run)
+            } else if state.blank {
                 engine.absorb_blank(&state.chunkfiles, &state.copies)
             } else {
                 engine.absorb(&state.chunkfiles, &state.copies)

@@ -113,7 +113,9 @@ impl Pending {
                 let problem = Box::new(super::connection::busy());
                 to.push(Out::Refused { tag, problem, permit: Some(permit) });
             }
-            Ok(Passed::Whole(frame)) => to.push(Out::Answer { tag, frame, permit }),
+            Ok(Passed::Whole(frame)) => {
+                to.push(Out::Answer { tag, frame, payload: Bytes::new(), permit })
+            }
             Err(problem) => {
                 to.push(Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) });
             }

@@ -326,10 +326,11 @@ impl Connection {
                 self.done(tag, Done { object: id, bytes, ..Done::default() });
                 self.out.hold(permit);
             }
-            Out::Answer { tag, frame, permit } => {
+            Out::Answer { tag, frame, payload, permit } => {
                 self.in_hand = self.in_hand.saturating_sub(1);
                 self.done(tag, Done::default());
                 self.out.push(frame);
+                self.out.push(payload);
                 self.out.hold(permit);
             }
             Out::Ask { tag, question, permit } => self.ask_others(tag, *question, permit),

@@ -122,6 +122,13 @@ impl DiskRecovery {
         self.step(event, ctx);
     }
 
+    /// Something is done: looks at once whether the next thing can be begun, instead of at the next tick.
+    fn look_on(&mut self, ctx: &mut Context<Self>) {
+        if self.at_work.is_none() && self.machine.is_some() {
+            self.look(ctx);
+        }
+    }
+
     /// Goes on from the durable state, if the mount is to be refilled.
     fn begin_machine(&mut self) {
         let mount = &self.config.mount;
@@ -174,7 +181,12 @@ impl DiskRecovery {
 
     fn step(&mut self, event: Event, ctx: &mut Context<Self>) {
         let Some(machine) = &mut self.machine else { return };
+        let before = machine.state().phase;
         let actions = machine.step(event);
+        let (mount, after) = (self.config.mount.index, machine.state().phase);
+        if before != after {
+            tracing::info!(mount, from = before.name(), to = after.name(), "refilling");
+        }
         self.queue.extend(actions);
         self.publish();
         self.act(ctx);
@@ -230,6 +242,7 @@ impl DiskRecovery {
             actor.at_work = None;
             actor.count();
             actor.step(event, ctx);
+            actor.look_on(ctx);
         }));
         self.at_work = Some(handle);
     }
@@ -242,7 +255,10 @@ impl DiskRecovery {
         ctx.spawn(saved.into_actor(self).map(|saved, actor, ctx| {
             actor.saving = false;
             match saved {
-                Ok(Ok(())) => actor.act(ctx),
+                Ok(Ok(())) => {
+                    actor.act(ctx);
+                    actor.look_on(ctx);
+                }
                 // The mount is out of service: it is looked at again when it is opened again.
                 Ok(Err(_)) | Err(_) => actor.forget(ctx),
             }

@@ -20,6 +20,7 @@ use crate::store::mount::{Body, Mount, MountStats, PutRequest, Staged};
 use crate::store::renew::Renewal;
 use crate::store::slot_copy::SlotCopy;
 use crate::store::sync::{LogName, LogSlice, Received};
+use bytes::Bytes;
 use std::io;
 
 /// The changing side of a mount. See [`Mount`] for what each call promises.
@@ -123,7 +124,12 @@ pub trait Engine: Send + 'static {
         chunkfiles: &[ChunkfileCreated],
         copies: &[SlotCopy],
     ) -> StoreResult<Absorbed>;
-    /// Makes durable what `absorb_blank` took.
+    /// Takes a run of slots of one chunkfile, see [`Mount::absorb_run`].
+    ///
+    /// # Errors
+    /// As [`Engine::absorb`].
+    fn absorb_run(&mut self, chunkfile: &ChunkfileCreated, slots: &Bytes) -> StoreResult<Absorbed>;
+    /// Makes durable what `absorb_blank` and `absorb_run` took.
     ///
     /// # Errors
     /// The mount is fenced.
@@ -315,6 +321,10 @@ impl<D: Disk> Engine for Mount<D> {
         copies: &[SlotCopy],
     ) -> StoreResult<Absorbed> {
         Self::absorb_blank(self, chunkfiles, copies)
+    }
+
+    fn absorb_run(&mut self, chunkfile: &ChunkfileCreated, slots: &Bytes) -> StoreResult<Absorbed> {
+        Self::absorb_run(self, chunkfile, slots)
     }
 
     fn sync_copies(&mut self) -> StoreResult<()> {

@@ -298,7 +298,12 @@ impl GetJob {
             let mut frame = BytesMut::with_capacity(256);
             let meta = Meta::answer(tag.opcode, tag.id);
             match encode(&mut frame, meta, &head, b"", 0) {
-                Ok(()) => to.push(Out::Answer { tag, frame: frame.freeze(), permit }),
+                Ok(()) => to.push(Out::Answer {
+                    tag,
+                    frame: frame.freeze(),
+                    payload: Bytes::new(),
+                    permit,
+                }),
                 Err(error) => {
                     let problem = Problem::new(ErrorCode::Failed, error.to_string());
                     to.push(Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) });

@@ -10,7 +10,7 @@ use crate::messages::frame::{Meta, encode};
 use crate::messages::heads::SyncPushed;
 use crate::store::sync::{LogSlice, Received};
 use actix::Message;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
 /// A slice that was received and not yet taken.
@@ -52,7 +52,9 @@ impl SliceReply {
         let mut frame = BytesMut::new();
         let meta = Meta::answer(tag.opcode, tag.id);
         match encode(&mut frame, meta, &head, b"", 0) {
-            Ok(()) => to.push(Out::Answer { tag, frame: frame.freeze(), permit }),
+            Ok(()) => {
+                to.push(Out::Answer { tag, frame: frame.freeze(), payload: Bytes::new(), permit })
+            }
             Err(error) => {
                 refuse(&to, tag, permit, Problem::new(ErrorCode::Failed, error.to_string()))
             }

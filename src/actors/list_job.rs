@@ -15,7 +15,7 @@ use crate::messages::error::ErrorCode;
 use crate::messages::frame::{Meta, encode};
 use crate::messages::heads::{IdBytes, LIST_PAGE_MAX, List, ListAnswer, ListItem};
 use crate::store::list::{Cursor, Page};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use serde_bytes::ByteBuf;
 use std::sync::Arc;
 
@@ -70,7 +70,9 @@ impl ListJob {
         let pool = Arc::clone(&self.mount.pool);
         pool.run(Box::new(move || {
             let out = match self.frame(tag) {
-                Ok(frame) => Out::Answer { tag, frame: frame.freeze(), permit },
+                Ok(frame) => {
+                    Out::Answer { tag, frame: frame.freeze(), payload: Bytes::new(), permit }
+                }
                 Err(problem) => {
                     Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) }
                 }

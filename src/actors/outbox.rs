@@ -76,8 +76,10 @@ pub enum Out {
     Answer {
         /// Whose answer.
         tag: RequestTag,
-        /// The whole frame.
+        /// The whole frame, or all of it but its payload.
         frame: Bytes,
+        /// Its payload, if that is apart: large ones are not copied.
+        payload: Bytes,
         /// Held until it is encoded.
         permit: Permit,
     },

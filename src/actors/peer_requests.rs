@@ -23,7 +23,7 @@ use crate::format::ids::{ChunkfileId, MachineId, MountIndex, SEQUENCE_COUNTER_BI
 use crate::format::members::Member;
 use crate::format::record::ChunkfileCreated;
 use crate::messages::error::ErrorCode;
-use crate::messages::frame::{Frame, Meta, encode};
+use crate::messages::frame::{Frame, Meta, encode_head, payload_len};
 use crate::messages::heads::{
     PIECE_MAX, SyncChunkfile, SyncContent, SyncForgotten, SyncHello, SyncMember, SyncOffer,
     SyncOffered, SyncPiece, SyncPush, SyncReport, SyncReports, SyncStatus, Uuid, encode_map,
@@ -236,12 +236,13 @@ impl Later {
         let encoded = answer.and_then(|(head, payload)| {
             let mut frame = BytesMut::new();
             let meta = Meta::answer(tag.opcode, tag.id);
-            encode(&mut frame, meta, &head, &payload, crc32c(&payload))
+            payload_len(&payload)
+                .and_then(|len| encode_head(&mut frame, meta, &head, len, crc32c(&payload)))
                 .map_err(|error| Problem::new(ErrorCode::TooLarge, error.to_string()))?;
-            Ok(frame.freeze())
+            Ok((frame.freeze(), payload))
         });
         match encoded {
-            Ok(frame) => to.push(Out::Answer { tag, frame, permit }),
+            Ok((frame, payload)) => to.push(Out::Answer { tag, frame, payload, permit }),
             Err(problem) => {
                 to.push(Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) });
             }

@@ -22,6 +22,7 @@ use crate::store::scrub::{LargeCheck, LargeState, SlotsChecked};
 use crate::store::single_reader::SingleReader;
 use crate::store::single_writer::{Finished, SingleWriter, remove_temp};
 use crate::store::slot_copy::SlotCopy;
+use crate::store::slot_run::SlotRun;
 use std::io;
 use std::ops::Range;
 
@@ -109,6 +110,16 @@ pub trait Shelf: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`].
     fn copy_slot(&self, home: Address, room: u64) -> Result<SlotCopy, ReadError>;
+    /// Many slots of a chunkfile in one piece, see [`Reader::copy_run`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn copy_run(
+        &self,
+        id: ChunkfileId,
+        from_units: u32,
+        read_bytes: u64,
+    ) -> Result<SlotRun, ReadError>;
     /// What the archive keeps and has given up, see [`Reader::archive_names`].
     ///
     /// # Errors
@@ -391,6 +402,15 @@ impl<D: Disk> Shelf for Reader<D> {
 
     fn copy_slot(&self, home: Address, room: u64) -> Result<SlotCopy, ReadError> {
         Self::copy_slot_of(self, home, room)
+    }
+
+    fn copy_run(
+        &self,
+        id: ChunkfileId,
+        from_units: u32,
+        read_bytes: u64,
+    ) -> Result<SlotRun, ReadError> {
+        Self::copy_run(self, id, from_units, read_bytes)
     }
 
     fn archive_names(&self) -> Result<ArchiveNames, ReadError> {

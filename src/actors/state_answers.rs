@@ -30,6 +30,7 @@ use crate::store::archive::ArchivedName;
 use crate::store::digest::DigestCursor;
 use crate::store::read::ReadError;
 use crate::store::slot_copy::{FIRST_READ, SlotCopy};
+use crate::store::slot_run::SlotRun;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_bytes::ByteBuf;
@@ -43,6 +44,8 @@ const DIGEST_STEP: u64 = 4 << 20;
 const MARKS_READ: u64 = 16 << 20;
 /// Bytes that are walked for one page of copies, about.
 const COPIES_WALK: u64 = 1 << 20;
+/// Bytes of a chunkfile that one run is made of.
+const RUN_READ: u64 = 1 << 20;
 /// Bytes of copies after which a page is full.
 const COPIES_BYTES: usize = 1 << 20;
 /// Bytes of a page beyond which nothing is added.
@@ -73,7 +76,11 @@ impl Connection {
                 if head.homes.len() > COPIES_MAX {
                     return Err(too_many("homes"));
                 }
-                self.on_pool(tag, head.mount, PAYLOAD_MAX.into(), move |shelf| copies(shelf, &head))
+                let bytes = PAYLOAD_MAX.into();
+                if head.runs && head.homes.is_empty() {
+                    return self.on_pool(tag, head.mount, bytes, move |shelf| a_run(shelf, &head));
+                }
+                self.on_pool(tag, head.mount, bytes, move |shelf| copies(shelf, &head))
             }
             Opcode::SyncArchive => {
                 let head: SyncArchive = StorageRoom::head(frame.head())?;
@@ -235,6 +242,16 @@ fn marks(shelf: &dyn Shelf, head: &SyncMarks) -> Answered<SyncMarked> {
     Ok((SyncMarked { next: page.next, damaged: page.damaged }, payload))
 }
 
+fn a_run(shelf: &dyn Shelf, head: &SyncCopies) -> Answered<SyncCopied> {
+    let run = shelf.copy_run(head.chunkfile, head.from, RUN_READ)?;
+    let chunkfiles = shelf.chunkfile_created(head.chunkfile)?;
+    let chunkfiles = chunkfiles.as_ref().map(sync_chunkfile).into_iter().collect();
+    // After they were read, as with copies.
+    let archive = Uuid::new(shelf.archive_names()?.fingerprint());
+    let SlotRun { bytes, others, damaged, next } = run;
+    Ok((SyncCopied { next, damaged, archive, chunkfiles, others: Some(others) }, bytes))
+}
+
 fn copies(shelf: &dyn Shelf, head: &SyncCopies) -> Answered<SyncCopied> {
     let (homes, next, mut damaged) = if head.homes.is_empty() {
         let page = shelf.marks(head.chunkfile, head.from, MARKS_PAGE, COPIES_WALK)?;
@@ -288,7 +305,7 @@ fn copies(shelf: &dyn Shelf, head: &SyncCopies) -> Answered<SyncCopied> {
     damaged.retain(|at| next.is_none_or(|next| *at < next));
     // After they were read: whatever they won against is in there.
     let archive = Uuid::new(shelf.archive_names()?.fingerprint());
-    Ok((SyncCopied { next, damaged, archive, chunkfiles }, list(&found)?))
+    Ok((SyncCopied { next, damaged, archive, chunkfiles, others: None }, list(&found)?))
 }
 
 fn size_of(copy: &SlotCopy) -> usize {

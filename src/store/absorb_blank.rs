@@ -15,42 +15,50 @@ use super::disk::Disk;
 use super::error::StoreResult;
 use super::mount::Mount;
 use super::slot_copy::SlotCopy;
+use super::slot_run::{BadSlot, first_slot};
 use crate::format::ids::{Address, UNIT};
-use crate::format::record::{ChunkfileCreated, Edit, Replaced};
+use crate::format::record::{ChunkfileCreated, Replaced, SlotImage};
 use crate::format::slot::{Body, Role, SlotHeader};
+use bytes::Bytes;
+use smallvec::SmallVec;
 
 /// Bytes that are written at once, at most.
 const RUN_MAX: u64 = 4 << 20;
 /// Room to grow between two slots that is written with them, as zeros, at most.
 const GAP_MAX: u64 = 64 << 10;
+static ZEROS: [u8; GAP_MAX as usize] = [0; GAP_MAX as usize];
 
 /// Slots that follow each other.
 #[derive(Default)]
-struct Run {
+struct Run<'a> {
     begin: Option<Address>,
-    bytes: Vec<u8>,
-    slots: Vec<(Edit, SlotHeader)>,
+    /// Where its bytes end in the chunkfile.
+    end: u64,
+    /// What is written, gaps included.
+    parts: Vec<&'a [u8]>,
+    slots: Vec<SlotHeader>,
 }
 
-impl Run {
+impl<'a> Run<'a> {
     /// Whether a slot at `address` can be written together with those that are here.
     fn takes(&self, address: Address) -> bool {
         let Some(begin) = self.begin else { return true };
-        let end = begin.offset() + self.bytes.len() as u64;
         address.chunkfile() == begin.chunkfile()
-            && address.offset() >= end
-            && address.offset() - end <= GAP_MAX
+            && address.offset() >= self.end
+            && address.offset() - self.end <= GAP_MAX
             && address.offset() - begin.offset() <= RUN_MAX
     }
 
-    fn push(&mut self, edit: Edit, home: SlotHeader, payload: &[u8]) {
-        let at = edit.home.address;
-        let begin = *self.begin.get_or_insert(at);
-        let offset = usize::try_from(at.offset() - begin.offset()).unwrap_or(usize::MAX);
-        self.bytes.resize(offset, 0);
-        self.bytes.extend_from_slice(&edit.home.header);
-        self.bytes.extend_from_slice(payload);
-        self.slots.push((edit, home));
+    fn push(&mut self, home: SlotHeader, slot: [&'a [u8]; 2]) {
+        let offset = home.address.offset();
+        if self.begin.is_none() {
+            (self.begin, self.end) = (Some(home.address), offset);
+        }
+        let gap = usize::try_from(offset.saturating_sub(self.end)).unwrap_or(usize::MAX);
+        self.parts.push(&ZEROS[..gap.min(ZEROS.len())]);
+        self.parts.extend(slot);
+        self.end = offset + slot.iter().map(|part| part.len() as u64).sum::<u64>();
+        self.slots.push(home);
     }
 }
 
@@ -75,14 +83,14 @@ impl<D: Disk> Mount<D> {
         }
         let (mut run, mut rest, mut taken) = (Run::default(), Vec::new(), 0);
         for copy in copies {
-            let Some((edit, home)) = self.for_a_blank_place(copy, &run) else {
+            let Some(home) = self.for_a_blank_place(copy, &run) else {
                 rest.push(copy.clone());
                 continue;
             };
             if !run.takes(home.address) {
                 taken += self.write_run(std::mem::take(&mut run))?;
             }
-            run.push(edit, home, &copy.payload);
+            run.push(home, [&copy.home.header, &copy.payload]);
         }
         taken += self.write_run(run)?;
         let mut absorbed = Absorbed::default();
@@ -93,34 +101,99 @@ impl<D: Disk> Mount<D> {
         Ok(absorbed)
     }
 
-    /// The copy as it is written, if its place lies behind all that the chunkfile holds, and behind `run`.
-    fn for_a_blank_place(&mut self, copy: &SlotCopy, run: &Run) -> Option<(Edit, SlotHeader)> {
-        let edit = image_of(copy);
-        let (home, _) = self.core.headers_of(&edit).ok()?;
+    /// Takes a run of slots of one chunkfile ([`slot_run`](super::slot_run)) as [`Self::absorb_blank`] takes copies: each is
+    /// verified here, once; those for blank places are written as they came, in few large writes, the others absorbed.
+    ///
+    /// # Errors
+    /// As [`Self::absorb`].
+    pub fn absorb_run(
+        &mut self,
+        created: &ChunkfileCreated,
+        slots: &Bytes,
+    ) -> StoreResult<Absorbed> {
+        self.check_fence()?;
+        self.commit()?;
+        self.ensure_chunkfile(created)?;
+        let (of, mut at) = ((created.id, self.core.label.mount), 0);
+        let (mut run, mut rest, mut taken) = (Run::default(), Vec::new(), 0);
+        let mut absorbed = Absorbed::default();
+        // By the seal of the file that is here, whatever the other side says.
+        let here = self.core.chunks.find(created.id)?;
+        let secret = if here { self.core.chunks.secret(created.id).ok() } else { None };
+        let Some(secret) = secret else {
+            absorbed.refused += 1;
+            return Ok(absorbed);
+        };
+        while at < slots.len() {
+            let (home, len) = match first_slot(&slots[at..], of, &secret) {
+                Ok(found) => found,
+                Err(BadSlot::Skip(len)) => {
+                    absorbed.refused += 1;
+                    at += len;
+                    continue;
+                }
+                Err(BadSlot::Lost) => {
+                    absorbed.refused += 1;
+                    break;
+                }
+            };
+            let slot = &slots[at..at + len];
+            if self.refilling && self.is_blank_for(&home, len, &run) {
+                if !run.takes(home.address) {
+                    taken += self.write_run(std::mem::take(&mut run))?;
+                }
+                run.push(home, [slot, &[]]);
+            } else {
+                let (header, payload) = slot.split_at(home.payload_offset());
+                let header = SmallVec::from_slice(header);
+                let home = SlotImage { address: home.address, header };
+                rest.push(SlotCopy { home, target: None, payload: slots.slice_ref(payload) });
+            }
+            at += len;
+        }
+        taken += self.write_run(run)?;
+        if !rest.is_empty() {
+            let refused = absorbed.refused;
+            absorbed = self.absorb(&[], &rest)?;
+            absorbed.refused += refused;
+        }
+        absorbed.taken += taken;
+        Ok(absorbed)
+    }
+
+    /// The header of the copy as it is written, if its place lies behind all that the chunkfile holds, and behind `run`.
+    fn for_a_blank_place(&mut self, copy: &SlotCopy, run: &Run<'_>) -> Option<SlotHeader> {
+        let (home, _) = self.core.headers_of(&image_of(copy)).ok()?;
         let plain = copy.target.is_none() && matches!(home.body, Body::Inline | Body::None);
         if !plain || home.role != Role::Home || !is_whole(&home, copy) {
             return None;
         }
+        let len = copy.home.header.len() + copy.payload.len();
+        self.is_blank_for(&home, len, run).then_some(home)
+    }
+
+    /// Whether the place of a slot of `len` bytes lies behind all that the chunkfile holds, and behind `run`.
+    fn is_blank_for(&self, home: &SlotHeader, len: usize, run: &Run<'_>) -> bool {
         let id = home.address.chunkfile();
-        let state = self.core.chunks.states.get(&id)?;
-        let in_run = run.slots.last().filter(|(edit, _)| edit.home.address.chunkfile() == id);
-        let behind = in_run.map_or(0, |(_, last)| end_of(last)).max(state.used_units);
-        let fits = home.address.offset_units >= behind && end_of(&home) <= state.size_units;
-        let room = (edit.home.header.len() + copy.payload.len()) as u64 <= home.place().capacity();
-        (fits && room).then_some((edit, home))
+        let Some(state) = self.core.chunks.states.get(&id) else { return false };
+        let in_run = run.slots.last().filter(|last| last.address.chunkfile() == id);
+        let behind = in_run.map_or(0, end_of).max(state.used_units);
+        home.address.offset_units >= behind
+            && end_of(home) <= state.size_units
+            && len as u64 <= home.place().capacity()
     }
 
     /// Writes slots that follow each other; how many.
-    fn write_run(&mut self, run: Run) -> StoreResult<u64> {
+    fn write_run(&mut self, run: Run<'_>) -> StoreResult<u64> {
         let Some(begin) = run.begin else { return Ok(0) };
-        let (id, offset, len) = (begin.chunkfile(), begin.offset(), run.bytes.len() as u64);
+        let (id, offset) = (begin.chunkfile(), begin.offset());
         // "No space" changes nothing.
-        self.core.chunks.reserve(id, offset, len, false, ALLOCATE_STEP)?;
+        self.core.chunks.reserve(id, offset, run.end - offset, false, ALLOCATE_STEP)?;
         self.unsynced_copies = true;
-        let written = self.core.chunks.write(id, offset, &[&run.bytes], false);
+        let written = self.core.chunks.write(id, offset, &run.parts, false);
         written.inspect_err(|error| self.fence(error.to_string()))?;
-        for (edit, home) in &run.slots {
-            self.core.note_edit_used(edit, home);
+        for home in &run.slots {
+            self.core.note_used(home.place());
             self.core.count(Replaced::Nothing, home);
             self.core.note_tombstone(home);
         }

@@ -161,3 +161,6 @@ fn copies_for_blank_places_do_not_go_through_the_log() {
     let (serving, refilled) = (logged(None), logged(Some(Phase::PullData)));
     assert_eq!((serving, refilled), (OBJECTS, 0), "records");
 }
+
+#[path = "absorb_run_tests.rs"]
+mod runs;

@@ -170,9 +170,14 @@ impl<D: Disk> Mount<D> {
         let skip_sync = self.core.options.planted(Planted::SkipChunkfileSync);
         let Some(running) = &mut self.checkpoints.running else { return Ok(true) };
         if let Some((id, from, to)) = running.files.front_mut() {
-            let len = (*to - *from).min(SLICE);
-            self.core.chunks.write_back(*id, *from, len)?;
-            *from += len;
+            if self.unsynced_copies {
+                // Nobody waits for this thread: one sync for the whole file.
+                *from = *to;
+            } else {
+                let len = (*to - *from).min(SLICE);
+                self.core.chunks.write_back(*id, *from, len)?;
+                *from += len;
+            }
             if from == to {
                 let id = *id;
                 if !skip_sync {

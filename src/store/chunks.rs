@@ -18,6 +18,8 @@ use std::io;
 pub const ALLOCATE_STEP: u64 = 4 << 20;
 /// Appended bytes after which their write-back is begun.
 const WRITE_BACK_STEP: u64 = 1 << 20;
+/// The same where writes are large: nobody waits for the next sync, and beginning costs as much for more.
+const WRITE_BACK_STEP_LARGE: u64 = 4 << 20;
 /// Page of the system's cache.
 const PAGE: u64 = 4096;
 /// Chunkfiles that stay open.
@@ -36,11 +38,13 @@ struct OpenFile<F> {
 impl<F: DiskFile> OpenFile<F> {
     /// Fresh space fills from the front: its write-back overlaps the next batches, and a checkpoint waits less.
     fn appended(&mut self, offset: u64, end: u64) {
-        if offset < self.begun || end - self.begun < WRITE_BACK_STEP {
+        let large = end.saturating_sub(offset) >= WRITE_BACK_STEP / 2;
+        let step = if large { WRITE_BACK_STEP_LARGE } else { WRITE_BACK_STEP };
+        if offset < self.begun || end - self.begun < step {
             return;
         }
         let until = end / PAGE * PAGE;
-        if end - self.begun < 2 * WRITE_BACK_STEP {
+        if end - self.begun < 2 * step {
             self.file.begin_write_back(self.begun, until - self.begun);
         }
         self.begun = until;

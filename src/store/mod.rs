@@ -45,6 +45,7 @@ pub mod single_reader;
 pub mod single_writer;
 mod slice_builder;
 pub mod slot_copy;
+pub mod slot_run;
 mod slot_walk;
 mod space;
 mod stage;

@@ -285,16 +285,9 @@ impl<D: Disk> Mount<D> {
             // Ours are made by us only; a record for one that we do not have is put aside.
             return Ok(());
         }
+        // The folders above it are durable when they are created.
         let path = paths::chunk(created.id);
-        self.core.chunks.create(created, true).map_err(StoreError::io(format!("create {path}")))?;
-        // The folders above it may be new, too.
-        let mut folder = paths::folder(&path);
-        while !folder.is_empty() {
-            folder = paths::folder(folder);
-            let synced = self.core.disk.sync_dir(folder);
-            synced.map_err(StoreError::io(format!("make durable a folder of {path}")))?;
-        }
-        Ok(())
+        self.core.chunks.create(created, true).map_err(StoreError::io(format!("create {path}")))
     }
 
     /// Applies a record of another log that is durable here.

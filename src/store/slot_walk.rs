@@ -16,8 +16,8 @@ use crate::format::slot::{
 };
 use smallvec::SmallVec;
 
-/// Bytes read at a time while slots lie close to each other.
-const WINDOW: u64 = 1 << 20;
+/// Bytes read at a time while slots lie close to each other: few calls, and what was read is still in the processor's cache.
+const WINDOW: u64 = 256 << 10;
 /// Bytes read behind a jump: the next slot may be as long as the one that was jumped over.
 const WINDOW_AFTER_JUMP: u64 = 64 << 10;
 /// Broken headers that are remembered.
@@ -159,7 +159,7 @@ impl<'a, F: DiskFile> SlotWalk<'a, F> {
         let rest = u64::from(self.handle.size_units - self.next) * UNIT;
         let ahead = if jumped { WINDOW_AFTER_JUMP } else { WINDOW }.min(rest);
         self.spend(ahead);
-        self.window.clear();
+        // What it held is overwritten, or cut off below.
         self.window.resize(usize::try_from(ahead).unwrap_or(0), 0);
         let at = u64::from(self.next) * UNIT;
         let got = read_around(&self.handle.file, at, &mut self.window);

@@ -62,6 +62,8 @@ struct Refilled {
     took: Duration,
     /// MiB of memory in use at most: the source, the one that is refilled.
     memory: (u64, u64),
+    /// Processor time of each since it was started for this, milliseconds.
+    cpu_ms: (u64, u64),
 }
 
 fn refill(cluster: &mut Cluster) -> Refilled {
@@ -82,7 +84,8 @@ fn refill(cluster: &mut Cluster) -> Refilled {
         memory = (memory.0.max(rss(0)), memory.1.max(rss(1)));
         refilled::is_proved(&now).then(|| begun.map_or(Duration::ZERO, |at| at.elapsed()))
     });
-    Refilled { took, memory }
+    let cpu_ms = |storage: usize| cluster.storages[storage].daemon().cpu_ms();
+    Refilled { took, memory, cpu_ms: (cpu_ms(0), cpu_ms(1)) }
 }
 
 /// A mount of 4 KiB objects, refilled from one other storage, against a plain copy of the same files on the same disk;
@@ -102,15 +105,18 @@ fn no_refill_is_much_slower_than_cp_or_takes_memory_by_size() {
         fill(&cluster, &["--size", "4k"], mib * 256);
         let payload = (mib << 20) as f64;
         let (mut refills, mut copies, mut memory) = (Vec::new(), Vec::new(), (0, 0));
+        let mut cpu = Vec::new();
         for round in 0..rounds {
             let files = files_below(&cluster.mount_path(0, 0).join("chunks"));
             let bytes: u64 = files.iter().map(|file| file.metadata().expect("stat").len()).sum();
             let copied = copy(&cluster.mount_path(0, 0), &cluster.dir.path().join("copy"));
             let refilled = refill(&mut cluster);
             let rate = bytes as f64 / refilled.took.as_secs_f64();
+            let micros = |ms: u64| ms as f64 * 1000.0 / (mib * 256) as f64;
+            let (source, target) = (micros(refilled.cpu_ms.0), micros(refilled.cpu_ms.1));
             println!(
-                "{mib} MiB, round {round}: refilled in {:.1} s, {:.0} MB/s of files ({:.0} MB/s of payload); cp + fsync \
-                 {:.0} MB/s; {:.0} %; memory {} and {} MiB",
+                "{mib} MiB, round {round}: refilled in {:.2} s, {:.0} MB/s of files ({:.0} MB/s of payload); cp + fsync \
+                 {:.0} MB/s; {:.0} %; memory {} and {} MiB; {source:.1} and {target:.1} us of processor an object",
                 refilled.took.as_secs_f64(),
                 rate / 1e6,
                 payload / refilled.took.as_secs_f64() / 1e6,
@@ -119,6 +125,7 @@ fn no_refill_is_much_slower_than_cp_or_takes_memory_by_size() {
                 refilled.memory.0,
                 refilled.memory.1,
             );
+            cpu.push(source + target);
             refills.push(rate);
             copies.push(copied);
             memory = (memory.0.max(refilled.memory.0), memory.1.max(refilled.memory.1));
@@ -126,12 +133,13 @@ fn no_refill_is_much_slower_than_cp_or_takes_memory_by_size() {
         let (refilled, copied) = (median(refills), median(copies));
         println!(
             "{mib} MiB of 4 KiB objects, medians of {rounds}: refilled at {:.0} MB/s, cp + fsync at {:.0} MB/s: {:.0} %; \
-             memory at most {} MiB (source) and {} MiB (refilled)",
+             memory at most {} MiB (source) and {} MiB (refilled); {:.1} us of processor an object",
             refilled / 1e6,
             copied / 1e6,
             refilled / copied * 100.0,
             memory.0,
-            memory.1
+            memory.1,
+            median(cpu)
         );
         all.push((mib, refilled / copied, memory));
         cluster.stop_all();

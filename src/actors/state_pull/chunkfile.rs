@@ -217,23 +217,39 @@ impl Pull<'_> {
         homes: &[u32],
     ) -> Result<(BTreeSet<u32>, BTreeSet<u32>), String> {
         let (mut seen, mut again) = (BTreeSet::new(), BTreeSet::new());
-        let mut page = source.copies(id, 0, homes).await?;
+        let runs = self.plan.blank;
+        let mut page = source.copies(id, 0, homes, runs).await?;
         loop {
             let ahead = page.next.map(|next| {
                 let rest = homes.partition_point(|home| *home < next);
-                source.copies(id, next, &homes[rest..])
+                source.copies(id, next, &homes[rest..], runs)
             });
             again.extend(page.damaged.iter().copied());
             if !homes.is_empty() {
                 seen.extend(page.copies.iter().map(|copy| copy.home.address.offset_units));
             }
-            let (taken, ahead) = join(self.take(source, &page), OptionFuture::from(ahead)).await;
+            let taken = self.take_page(source, id, &page);
+            let (taken, ahead) = join(taken, OptionFuture::from(ahead)).await;
             again.extend(taken?);
             match ahead {
                 Some(next) => page = next?,
                 None => return Ok((seen, again)),
             }
         }
+    }
+
+    /// Takes one page, and what it only names. The homes that could not be taken.
+    async fn take_page(
+        &self,
+        source: &Source,
+        id: ChunkfileId,
+        page: &Copied,
+    ) -> Result<BTreeSet<u32>, String> {
+        let mut again = self.take(source, page).await?;
+        for homes in page.others.chunks(COPIES_MAX) {
+            again.extend(Box::pin(self.copy_pages(source, id, homes)).await?.1);
+        }
+        Ok(again)
     }
 
     /// Takes one page. The homes that have changed since.
@@ -244,7 +260,7 @@ impl Pull<'_> {
     ) -> Result<BTreeSet<u32>, String> {
         self.progress.received.fetch_add(page.bytes, Ordering::Relaxed);
         let mut again = BTreeSet::new();
-        if page.copies.is_empty() {
+        if page.copies.is_empty() && page.run.is_none() {
             return Ok(again);
         }
         self.copy_archive(source, Some(page.archive)).await?;
@@ -252,6 +268,7 @@ impl Pull<'_> {
             chunkfiles: Arc::clone(&page.chunkfiles),
             copies: Arc::clone(&page.copies),
             blank: self.plan.blank,
+            run: page.run.clone(),
         };
         let mut absorbed = self.tell(absorb()).await?;
         let mut taken = absorbed.taken;

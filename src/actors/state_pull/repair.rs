@@ -178,7 +178,7 @@ impl Pull<'_> {
     ) -> Result<(), String> {
         let (mut from, mut homes) = (0, homes);
         loop {
-            let page = source.copies(created.id, from, homes).await?;
+            let page = source.copies(created.id, from, homes, false).await?;
             let in_use = |copy: &SlotCopy| {
                 let header = SlotHeader::decode(&copy.home.header, &created.secret);
                 header.is_ok_and(|header| header.is_in_use())

@@ -42,6 +42,10 @@ pub struct Copied {
     pub archive: [u8; 16],
     pub chunkfiles: Arc<Vec<ChunkfileCreated>>,
     pub copies: Arc<Vec<SlotCopy>>,
+    /// Instead of copies.
+    pub run: Option<Bytes>,
+    /// Homes that are not in the run, to be asked for by name.
+    pub others: Vec<u32>,
     pub bytes: u64,
 }
 
@@ -123,26 +127,35 @@ impl Source {
         Ok((marks.collect(), page))
     }
 
-    /// A page of copies from a unit on: of these homes, or of all.
+    /// A page of copies from a unit on: of these homes, or of all. `runs`: of all, a run will do; a member of an earlier
+    /// version answers with copies all the same.
     pub async fn copies(
         &self,
         chunkfile: ChunkfileId,
         from: u32,
         homes: &[u32],
+        runs: bool,
     ) -> Result<Copied, String> {
         let (machine, mount, homes) = (self.us, self.mount, homes.to_vec());
-        let head = SyncCopies { machine, mount, chunkfile, from, homes };
+        let runs = runs && homes.is_empty();
+        let head = SyncCopies { machine, mount, chunkfile, from, homes, runs };
         let frame = self.ask(Opcode::SyncCopies, &head).await?;
         let page: SyncCopied = self.read(frame.head())?;
-        let copies: Vec<SyncCopy> = self.read(frame.payload())?;
+        let bytes = frame.payload().len() as u64;
         let files = page.chunkfiles.iter().map(crate::actors::peer_requests::chunkfile);
+        let (copies, run, others) = match page.others {
+            Some(others) if runs => (Vec::new(), Some(frame.into_payload()), others),
+            Some(_) | None => (self.read::<Vec<SyncCopy>>(frame.payload())?, None, Vec::new()),
+        };
         Ok(Copied {
             next: page.next.filter(|next| *next > from),
             damaged: page.damaged,
             archive: page.archive.into_array(),
             chunkfiles: Arc::new(files.collect()),
             copies: Arc::new(copies.into_iter().map(|copy| slot_copy(chunkfile, copy)).collect()),
-            bytes: frame.payload().len() as u64,
+            run: run.filter(|run| !run.is_empty()),
+            others,
+            bytes,
         })
     }
 

@@ -95,9 +95,12 @@ heads! {
         pub from: u32,
         /// The units of the homes, ascending, at most [`COPIES_MAX`]; empty: all that there are.
         pub homes: Vec<u32>,
+        /// If no homes are named: what can be sent as a run is.
+        pub runs: bool = false,
     }
 
-    /// Answer to `sync_copies`. The payload is an array of [`SyncCopy`], about a megabyte.
+    /// Answer to `sync_copies`. The payload is an array of [`SyncCopy`], about a megabyte; or a run of slots, as they lie in the
+    /// chunkfile one behind the other without what is between them ([`slot_run`](crate::store::slot_run)).
     pub struct SyncCopied {
         /// The unit to go on at; `None`: that was all.
         pub next: Option<u32>,
@@ -107,6 +110,8 @@ heads! {
         pub archive: Uuid,
         /// The chunkfiles that they lie in.
         pub chunkfiles: Vec<SyncChunkfile>,
+        /// Of a run: the units of the homes that are not in it and are to be asked for by name. `None`: it is no run.
+        pub others: Option<Vec<u32>> = None,
     }
 
     /// The slot to which a home forwards.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::format::ids::{Position, Tag, Token};
+use crate::format::ids::{ChunkfileId, Position, Tag, Token};
 use serde::Serialize;
 use std::fmt::Debug;
 
@@ -131,6 +131,30 @@ fn no_head_among_storages_is_misread_cut_or_newer() {
     check(&SyncPiece { total: None });
     check(&SyncOffer { machine: 1, mount: 2, content: at, length: 3 });
     check(&SyncOffered { there: false, why: "w".into() });
+}
+
+/// Runs came later than copies: who does not know them neither asks for one nor is sent one.
+#[test]
+fn a_member_from_before_runs_is_understood() {
+    type Asked = (u16, u8, ChunkfileId, u32, Vec<u32>);
+    type Answered = (Option<u32>, Vec<u32>, Uuid, Vec<SyncChunkfile>);
+    let chunkfile = ChunkfileId { machine: 1, log_id: 2, chunk: 3 };
+    let asked: Asked = (9, 0, chunkfile, 64, vec![70]);
+    let head: SyncCopies = decode(&bytes_of(&asked)).expect("of the version before");
+    assert!(!head.runs && head.homes == [70]);
+    let answered: Answered = (Some(80), vec![70], Uuid::new([1; 16]), Vec::new());
+    let head: SyncCopied = decode(&bytes_of(&answered)).expect("of the version before");
+    assert_eq!((head.next, head.others), (Some(80), None));
+    // And the other way round: what it does not know stands at the end.
+    let asked = SyncCopies { machine: 9, mount: 0, chunkfile, from: 64, homes: vec![], runs: true };
+    assert_eq!(array_len(&bytes_of(&asked)), 6);
+    assert_eq!(asked.from, 64);
+}
+
+/// Elements of a short array.
+fn array_len(bytes: &[u8]) -> u8 {
+    assert_eq!(bytes[0] & 0xf0, 0x90);
+    bytes[0] & 0x0f
 }
 
 #[test]

@@ -171,6 +171,14 @@ impl Daemon {
     pub fn proc_status(&self, key: &str) -> u64 {
         proc_status(self.pid(), key).expect("it runs")
     }
+
+    /// Milliseconds of processor time that it has taken, in the system's calls too, to ten.
+    pub fn cpu_ms(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        // Behind the name, which may hold anything: state, ten numbers, then user and system time in hundredths of a second.
+        let fields = text.rsplit_once(')').expect("a name").1.split_ascii_whitespace();
+        fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number") * 10).sum()
+    }
 }
 
 /// A number from /proc/PID/status; `None` when the process is gone.
