@@ -87,6 +87,10 @@ fn is_whole(header: &SlotHeader, slot: &[u8]) -> bool {
 }
 
 /// What stands at a place of the window.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "short-lived; a box would be an allocation for each slot"
+)]
 enum Seen {
     /// Nothing that counts: the next place is a unit further.
     Nothing,
