@@ -4,6 +4,7 @@
 //! of their sequences; a member that let the oldest change wait for its whole patience is *late*, and nothing waits for
 //! it until it has caught up.
 
+use super::postman::Round;
 use super::reply::{Copies, Reply};
 use crate::cluster::acks::{
     AckPolicy, MemberAck, PATIENCE_MS, Verdict, Wanted, is_degraded, judge, may_begin,
@@ -83,6 +84,7 @@ impl AckRoom {
 
     /// Answers what may be answered.
     pub fn release(&mut self, now_ms: u64) {
+        let mut round = Round::default();
         while let Some(front) = self.queue.front() {
             let (sequence, waited) = (front.staged.sequence, now_ms.saturating_sub(front.since_ms));
             if waited >= PATIENCE_MS {
@@ -98,7 +100,7 @@ impl AckRoom {
             match verdict {
                 Verdict::Answer { copies, degraded } => {
                     let acks = word(self.policy.wanted);
-                    reply.written(&staged, Copies { acks, copies, degraded });
+                    reply.written(&staged, Copies { acks, copies, degraded }, &mut round);
                 }
                 Verdict::UnknownOutcome | Verdict::Wait => reply.unknown(
                     "the change is durable here, but not on as many members as durability.acks asks for",

@@ -11,8 +11,11 @@
 //! | [`state_pull`] (a task) | net | chunkfile by chunkfile | a page of copies on its way for each | a peer that has no log for us, comparisons | a mirror (questions), `Binlog` (what is news) |
 //! | [`chunk_file::ChunkFile`] | disk of its mount | **FIFO: every change of every key in one chunkfile** | budget | [`connection`], the read pool | the engine, `Binlog` |
 //! | [`binlog::Binlog`] | disk of its mount | one flush at a time | one flush outstanding | `ChunkFile` | the engine, the replies of a batch |
+//! | [`disk_recovery::DiskRecovery`] | net; reads through the mount's pool | one thing at a time, as [`recovery`](crate::recovery) says | some megabytes | its own clock, `AdminConsole` | the other members (questions), `Binlog` (copies, saves) |
 //! | [`scrubber::Scrubber`] | net; reads through the mount's pool | one slice at a time | one slice; the pace | its own clock, reads that met damage, `AdminConsole` | `Binlog` (second looks, repairs), a mirror (questions) |
 //! | [`admin_console::AdminConsole`] | control | its socket | one command at a time | an operator | the daemon's commands |
+//!
+//! Who copies our state takes [`turns`] with our clients, which go first. Answers of a batch leave together ([`postman`]).
 //!
 //! The metrics page ([`metrics_server`]) is served on the control arbiter, from what [`meter`] counted.
 //!

@@ -8,6 +8,7 @@ use super::ack_room::word;
 use super::incoming_slice::Slice;
 use super::mirror::{Outlook, Tail};
 use super::mount_room::MountRoom;
+use super::postman::Round;
 use super::reply::{Copies, Reply};
 use super::session::Problem;
 use crate::cluster::acks::Wanted;
@@ -350,7 +351,8 @@ impl MountRoom {
         let wanted = self.shared.mirror.policy.wanted;
         let others = self.shared.mirror.members().borrow().len() > 1;
         let degraded = others && wanted != Wanted::Local;
-        reply.written(&staged, Copies { acks: word(wanted), copies: 1, degraded });
+        let copies = Copies { acks: word(wanted), copies: 1, degraded };
+        reply.written(&staged, copies, &mut Round::default());
     }
 
     /// Answers what may be answered, and says what can be expected of the next change.

@@ -2,12 +2,13 @@
 //!
 //! Invariants: it is unbounded, because everything in it holds a permit of the budget (or is one of the few words
 //! that a connection says for itself); a push wakes the connection only if it was empty, so a batch of answers costs
-//! one wake-up for each connection; after [`Outbox::close`] nothing is kept.
+//! one wake-up for each connection, and one signal for each thread if it is pushed in a [`Round`]; after
+//! [`Outbox::close`] nothing is kept.
 
 use super::ask_others::Question;
 use super::budget::Permit;
 use super::meter::Stages;
-use super::postman::Postman;
+use super::postman::{Postman, Round};
 use super::reply::Copies;
 use super::session::Problem;
 use crate::format::file_id::ObjectId;
@@ -136,19 +137,34 @@ impl Outbox {
     /// Queues and wakes. What comes after the connection's end is dropped (after the lock is free: a dropped permit
     /// or reply may do anything).
     pub fn push(&self, out: Out) {
-        if self.is_closed() {
-            return;
-        }
-        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_empty = items.is_empty();
-        items.push(out);
-        drop(items);
-        if was_empty && let Some(waker) = self.waker.take() {
+        if let Some(waker) = self.keep(out) {
             match &self.postman {
                 Some(postman) => postman.wake(waker),
                 None => waker.wake(),
             }
         }
+    }
+
+    /// The same; the connection is woken when the round ends.
+    pub fn push_in(&self, out: Out, round: &mut Round) {
+        if let Some(waker) = self.keep(out) {
+            match &self.postman {
+                Some(postman) => round.add(postman, waker),
+                None => waker.wake(),
+            }
+        }
+    }
+
+    /// Queues; who is to be woken, if anybody.
+    fn keep(&self, out: Out) -> Option<Waker> {
+        if self.is_closed() {
+            return None;
+        }
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = items.is_empty();
+        items.push(out);
+        drop(items);
+        if was_empty { self.waker.take() } else { None }
     }
 
     /// Takes everything into `into`, which is empty; the two swap their memory.

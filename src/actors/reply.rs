@@ -7,6 +7,7 @@
 use super::budget::Permit;
 use super::meter::Stages;
 use super::outbox::{Out, Outbox, RequestTag};
+use super::postman::Round;
 use super::session::Problem;
 use crate::format::ids::Token;
 use crate::messages::error::ErrorCode;
@@ -104,11 +105,12 @@ impl Reply {
         self.inner.as_ref().map_or(u64::MAX, |inner| inner.tag.came_us)
     }
 
-    /// The change is durable and applied (P1), on so many machines.
-    pub fn written(mut self, staged: &Staged, copies: Copies) {
+    /// The change is durable and applied (P1), on so many machines. Who asked is woken when the round ends.
+    pub fn written(mut self, staged: &Staged, copies: Copies, round: &mut Round) {
         let stages = self.stages;
         if let Some(Inner { to, tag, permit, .. }) = self.inner.take() {
-            to.push(Out::Written { tag, id: staged.id, opver: staged.tag, copies, stages, permit });
+            let (id, opver) = (staged.id, staged.tag);
+            to.push_in(Out::Written { tag, id, opver, copies, stages, permit }, round);
         }
     }
 
