@@ -39,6 +39,8 @@ mod rebuild;
 mod receive;
 pub mod recovery_file;
 pub mod renew;
+mod replay;
+mod runs;
 pub mod scrub;
 pub mod sim_disk;
 pub mod single_reader;

@@ -343,13 +343,6 @@ impl<D: Disk> Mount<D> {
         Ok(())
     }
 
-    fn apply_staged(&mut self) -> StoreResult<()> {
-        for staged in &self.staged {
-            self.core.apply(&staged.edit, &staged.home, &staged.payload, staged.sequence)?;
-        }
-        Ok(())
-    }
-
     /// R12 for what is durable and applied here.
     pub(super) fn settle(&mut self) {
         let report = self.own_report();
