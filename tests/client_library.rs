@@ -123,6 +123,25 @@ async fn an_unknown_token_is_renewed_only_if_nothing_can_have_been_done() {
 }
 
 #[tokio::test]
+async fn a_put_whose_storage_is_gone_is_stored_elsewhere_with_a_fresh_token() {
+    let view = empty_view();
+    let (gone, other) = (storage(1, &view).await, storage(2, &view).await);
+    let tracker = tracker(&view).await;
+    let client = client_for(&tracker, Duration::from_secs(4), None).await.expect("connects");
+    // The policy sends one of two puts to each.
+    for _ in 0..2 {
+        for _ in 0..200 {
+            gone.fault(Fault::LoseBefore);
+        }
+        // It gave up so many tokens meanwhile that it cannot say that it never knew this one.
+        other.fault(Fault::Say(ErrorCode::UnknownToken));
+        client.put(Body::bytes("x"), PutOptions::default()).await.expect("stored elsewhere");
+        other.store.lock().expect("store").faults.clear();
+    }
+    assert_eq!((gone.objects(), other.objects()), (0, 2));
+}
+
+#[tokio::test]
 async fn a_mutation_without_an_answer_is_never_called_failed() {
     let view = empty_view();
     let storage = storage(1, &view).await;

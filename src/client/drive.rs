@@ -3,8 +3,9 @@
 //! Invariants:
 //! - A mutation keeps its token through all attempts (R2). Once an attempt may have been executed, only an answer
 //!   ends the doubt: else the result is `UnknownOutcome`, never "failed".
-//! - A put that may have been executed is first tried again where it was; only when that machine stays away for half
-//!   of the time is it stored elsewhere (which may leave one object without a reference, never two ids).
+//! - A put that may have been executed is first tried again where it was; then at the mirrors of that machine, which
+//!   know its token if the change reached them; only when all of them stay away for half of the time is it stored
+//!   elsewhere (which may leave one object without a reference, never two ids).
 //! - A body that cannot be read again is not sent again.
 
 use super::connection::Connection;
@@ -27,6 +28,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// How long a cluster view that names nobody is doubted: a heartbeat may be on its way. If the view has been the same
 /// for so long already, not at all.
 const SETTLE: Duration = Duration::from_secs(3);
+/// A put in doubt goes to the mirrors of the machine that is silent for so long: by then they have what it had sent them.
+const MIRRORS_AFTER: Duration = Duration::from_millis(300);
 /// How often a fresh token is taken before the clock of the storage is given up on.
 const RENEWALS_MAX: u32 = 3;
 
@@ -159,8 +162,8 @@ pub(super) struct Driver {
 struct Story {
     /// An attempt may have been executed.
     doubt: bool,
-    /// Where, for a put.
-    stuck: Option<Goal>,
+    /// Where and since when, for a put.
+    stuck: Option<(Goal, Instant)>,
     last: Option<Error>,
     renewals: u32,
     /// All goals of the round answered, and nothing that a pause would change.
@@ -194,7 +197,7 @@ impl Driver {
             };
             match operation.goals(&view) {
                 Ok(goals) => {
-                    let goals = story.narrow(goals, start + self.timeout / 2);
+                    let goals = story.narrow(goals, Instant::now(), start + self.timeout / 2);
                     match self.round(&mut operation, &goals, &mut story, deadline).await {
                         Ok(Some(output)) => return Ok(output),
                         Ok(None) => {}
@@ -281,19 +284,26 @@ impl Driver {
 }
 
 impl Story {
-    /// A put that may have been stored stays where it was for a while.
-    fn narrow(&self, goals: Vec<Goal>, until: Instant) -> Vec<Goal> {
-        match &self.stuck {
-            Some(stuck) if Instant::now() < until => vec![stuck.clone()],
-            Some(stuck) => {
-                // Then its mirrors, which know the token, and only then the others.
-                let (near, far): (Vec<_>, Vec<_>) = goals.into_iter().partition(|goal| {
-                    (&goal.group, &goal.syncgroup) == (&stuck.group, &stuck.syncgroup)
-                });
-                near.into_iter().chain(far).collect()
-            }
-            None => goals,
+    /// A put that may have been stored stays where it was for a while, and among its mirrors until `until`.
+    fn narrow(&self, goals: Vec<Goal>, now: Instant, until: Instant) -> Vec<Goal> {
+        let Some((stuck, since)) = &self.stuck else { return goals };
+        if now < *since + MIRRORS_AFTER {
+            return vec![stuck.clone()];
         }
+        let home = (&stuck.group, &stuck.syncgroup);
+        let others = goals.into_iter().filter(|goal| goal != stuck);
+        let (near, far): (Vec<_>, Vec<_>) =
+            others.partition(|goal| (&goal.group, &goal.syncgroup) == home);
+        // The machine itself comes after its mirrors: if it is frozen, asking it takes long.
+        let near = near.into_iter().chain([stuck.clone()]);
+        if now < until { near.collect() } else { near.chain(far).collect() }
+    }
+
+    /// Whether a put that may have been stored is about to be stored at others, who never knew its token.
+    fn is_elsewhere(&self, goal: &Goal) -> bool {
+        self.stuck.as_ref().is_some_and(|(stuck, _)| {
+            (&stuck.group, &stuck.syncgroup) != (&goal.group, &goal.syncgroup)
+        })
     }
 
     fn judge<O: Operation>(&mut self, failure: Failure, operation: &mut O, goal: &Goal) -> Then {
@@ -309,7 +319,7 @@ impl Story {
         if left == Left::Unknown || (left == Left::Answered && code == ErrorCode::UnknownOutcome) {
             self.doubt |= nature.mutation();
             if nature == Nature::Create && self.stuck.is_none() {
-                self.stuck = Some(goal.clone());
+                self.stuck = Some((goal.clone(), Instant::now()));
                 first_doubt = true;
             }
         }
@@ -318,7 +328,8 @@ impl Story {
             return Then::Stop(error);
         }
         if left == Left::Answered && retry == Retry::FreshToken {
-            if self.doubt || self.renewals == RENEWALS_MAX {
+            let doubted = self.doubt && !self.is_elsewhere(goal);
+            if doubted || self.renewals == RENEWALS_MAX {
                 return Then::Stop(self.end(nature, Some(error)));
             }
             self.renewals += 1;
@@ -365,4 +376,41 @@ impl Story {
 
 fn jitter(max: Duration) -> Duration {
     Duration::from_micros(random::below(u64::try_from(max.as_micros()).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn goal(syncgroup: &str, machine: MachineId) -> Goal {
+        let address = format!("{syncgroup}{machine}");
+        Goal { group: "g".to_owned(), syncgroup: syncgroup.to_owned(), machine, address }
+    }
+
+    #[test]
+    fn a_put_in_doubt_goes_to_mirrors_soon_and_elsewhere_late() {
+        let start = Instant::now();
+        let until = start + Duration::from_secs(5);
+        let goals = || vec![goal("b", 1), goal("a", 1), goal("a", 2), goal("b", 2)];
+        let mut story = Story::default();
+        assert_eq!(story.narrow(goals(), start, until), goals(), "no doubt");
+        story.stuck = Some((goal("a", 1), start));
+        let after = |ms| story.narrow(goals(), start + Duration::from_millis(ms), until);
+        assert_eq!(after(299), [goal("a", 1)]);
+        for ms in [300, 4_999] {
+            assert_eq!(after(ms), [goal("a", 2), goal("a", 1)], "{ms}");
+        }
+        assert_eq!(after(5_000), [goal("a", 2), goal("a", 1), goal("b", 1), goal("b", 2)]);
+    }
+
+    #[test]
+    fn a_put_in_doubt_without_mirrors_stays_where_it_was_for_half_of_the_time() {
+        let start = Instant::now();
+        let until = start + Duration::from_secs(5);
+        let story = Story { stuck: Some((goal("a", 1), start)), ..Story::default() };
+        let goals = || vec![goal("b", 1)];
+        let after = |ms| story.narrow(goals(), start + Duration::from_millis(ms), until);
+        assert_eq!(after(4_999), [goal("a", 1)]);
+        assert_eq!(after(5_000), [goal("a", 1), goal("b", 1)]);
+    }
 }

@@ -5,11 +5,11 @@ use super::content::{below, content, identify};
 use super::run::Cli;
 use super::witness::{Plan, Report, Witness};
 use super::{PATIENCE, eventually};
-use folio::client::{Body, Client, ErrorCode, GetOptions, PutOptions};
+use folio::client::{Body, Client, ErrorCode, GetOptions, PutOptions, Written};
 use folio::format::file_id::FileId;
 use folio::format::ids::Tag;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -231,7 +231,10 @@ pub fn writers_survive(cluster: &mut Cluster, writers: u64, edits: u64) -> Fared
 
 type Last = Vec<(FileId, (u64, u64))>;
 
-/// Edits its two objects in turn; how long the longest edit took, and what was written last.
+/// New objects that a writer remembers.
+const KEPT: usize = 16;
+
+/// Edits its two objects in turn and makes a new one; how long the longest change took, and what was written last.
 async fn writer(
     client: &Client,
     me: u64,
@@ -245,19 +248,32 @@ async fn writer(
         let put = client.put(body, PutOptions::default()).await.expect("stored");
         objects.push((put.id, (index, 0)));
     }
-    let mut longest = Duration::ZERO;
+    let (mut longest, mut made) = (Duration::ZERO, VecDeque::new());
+    let mut done = |written: &Written, begun: Instant| {
+        longest = longest.max(begun.elapsed());
+        assert_eq!(written.degraded, written.copies < 2, "an answer says what it is");
+        lonely.fetch_add(u64::from(written.copies == 1), Ordering::SeqCst);
+        count.fetch_add(1, Ordering::SeqCst);
+    };
+    let mut round = 0;
     while !stop.load(Ordering::SeqCst) {
         for (id, (index, version)) in &mut objects {
             *version += 1;
             let body = Body::bytes(content(*index, *version, 2000));
             let begun = Instant::now();
-            let written = client.modify(id, body, None).await.expect("no edit fails");
-            longest = longest.max(begun.elapsed());
-            assert_eq!(written.degraded, written.copies < 2, "an answer says what it is");
-            lonely.fetch_add(u64::from(written.copies == 1), Ordering::SeqCst);
-            count.fetch_add(1, Ordering::SeqCst);
+            done(&client.modify(id, body, None).await.expect("no edit fails"), begun);
+        }
+        round += 1;
+        let (new, begun) = (((me + 1) << 32) + round, Instant::now());
+        let body = Body::bytes(content(new, 0, 2000));
+        let put = client.put(body, PutOptions::default()).await.expect("no put fails");
+        done(&put, begun);
+        made.push_back((put.id, (new, 0)));
+        if made.len() > KEPT {
+            made.pop_front();
         }
     }
+    objects.extend(made);
     (longest, objects)
 }
 
