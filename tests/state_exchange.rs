@@ -343,7 +343,11 @@ fn compared(machine: &Machine, with: u16) -> Option<Arc<Compared>> {
 
 /// Waits for a comparison that begins from now on and finds no difference and nothing busy; its digest.
 fn until_identical(machine: &Machine, with: u16) -> Arc<Compared> {
-    let seen = compared(machine, with).map_or(0, |c| c.at_ms);
+    let ended = || compared(machine, with).map_or(0, |c| c.at_ms);
+    // The next one that ends may have begun before, and have passed what was stored since: the one after it is meant.
+    let before = ended();
+    until("a comparison ends", || ended() > before);
+    let seen = ended();
     let mut found = None;
     until("they are found identical", || {
         found = compared(machine, with).filter(|now| {

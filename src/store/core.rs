@@ -12,7 +12,7 @@ use super::options::{MountOptions, Planted};
 use super::space::Space;
 use crate::format::checkpoint::{AnsweredToken, Counters, FreedPlace};
 use crate::format::forgotten::Forgotten;
-use crate::format::ids::{ChunkNumber, ChunkfileId, Place, Position, Sequence, Token};
+use crate::format::ids::{Address, ChunkNumber, ChunkfileId, Place, Position, Sequence, Token};
 use crate::format::label::Label;
 use crate::format::paths;
 use crate::format::record::{Edit, Replaced, SlotImage};
@@ -54,6 +54,9 @@ pub struct Core<D: Disk> {
     /// Contents that replayed edits gave up, with the homes of their objects: a later edit, of another log perhaps, may
     /// have brought one back, so they are looked at when all logs are replayed.
     pub freed_singles: Vec<(Position, Place)>,
+    /// Homes of which a replay applied a version again: what stands there in the end is in use, whichever record had
+    /// freed its place before.
+    pub replayed_homes: BTreeSet<Address>,
     /// What of other logs the replay of our own showed to be covered.
     pub reached: Vec<Position>,
     /// Removals of members that the replay of our own log showed.
@@ -83,6 +86,7 @@ impl<D: Disk> Core<D> {
             rebuilt: false,
             images: Vec::new(),
             freed_singles: Vec::new(),
+            replayed_homes: BTreeSet::new(),
             reached: Vec::new(),
             forgotten: Vec::new(),
             archived: 0,

@@ -25,6 +25,7 @@ mod log_find;
 pub mod log_reader;
 mod log_scan;
 mod lost_log;
+mod lost_segment;
 mod maintain;
 mod members;
 pub mod mend;

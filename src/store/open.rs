@@ -2,7 +2,8 @@
 //!
 //! Order: the raised start count is durable before anything else is written (R10), so no position is given twice,
 //! whatever happens next. Start-up reads the checkpoint and the log behind it, never the slots of all objects (P8);
-//! only a lost checkpoint is rebuilt from the slot headers.
+//! only a lost checkpoint is rebuilt from the slot headers, and the accounts of our space when a part of the log behind
+//! the checkpoint cannot be read: it may have been about a hole that is in use since.
 
 use super::checkpoints::{Checkpoints, decode_checkpoint, read_checkpoint_bytes};
 use super::clock::Clock;
@@ -12,6 +13,7 @@ use super::error::{StoreError, StoreResult};
 use super::log::{Current, FullSegment, Log, LogIdentity};
 use super::log_scan::{FoundSegment, ScanEnd, TornBatch, find_segments, scan};
 use super::lost_log;
+use super::lost_segment::{Unreadable, remove_unused};
 use super::maintain::Sweep;
 use super::mount::{ContentIds, Mount};
 use super::options::{MountOptions, Planted};
@@ -23,9 +25,7 @@ use crate::format::checkpoint::Checkpoint;
 use crate::format::crc::crc32c;
 use crate::format::ids::{ChunkfileId, LogId, Sequence};
 use crate::format::label::{LABEL_LEN_MAX, Label};
-use crate::format::log::{
-    BATCH_HEADER_LEN, BatchHeader, NotALog, SEGMENT_HEADER_LEN, SegmentHeader,
-};
+use crate::format::log::{BATCH_HEADER_LEN, BatchHeader, SEGMENT_HEADER_LEN};
 use crate::format::paths;
 use crate::format::record::{Begun, Record};
 use crate::format::recovery_state::RecoveryState;
@@ -121,12 +121,21 @@ impl<D: Disk> Mount<D> {
         let core = Core::new(disk.clone(), label.clone(), options);
         let recovery = read_recovery(&disk)?;
         let copying = recovery.as_ref().is_some_and(RecoveryState::may_have_unsynced_copies);
-        let mut opening = Opening { core, tokens, last: 0, checkpoint: None, lost, copying };
+        let mut opening = Opening {
+            core,
+            tokens,
+            last: 0,
+            checkpoint: None,
+            lost,
+            copying,
+            damaged: false,
+            unreadable: Unreadable::default(),
+        };
         if lost {
             opening.core.warnings.push(lost_log::warning(&old, &label));
         }
         let log = opening.recover(&mut rng)?;
-        let Opening { core, tokens, last, checkpoint, .. } = opening;
+        let Opening { core, tokens, last, checkpoint, unreadable, .. } = opening;
         let next_sequence = label.first_sequence().max(last + 1);
         let former = checkpoint.as_ref().filter(|_| lost).and_then(|c| lost_log::former(c, &old));
         let (covered, mut received) =
@@ -176,7 +185,10 @@ impl<D: Disk> Mount<D> {
         mount.resume_waits();
         if last == 0 {
             mount.begin_log()?;
+        } else if unreadable.tail {
+            mount.pass_over_lost_tail()?;
         }
+        mount.put_segments_aside(&unreadable)?;
         Ok(mount)
     }
 
@@ -257,6 +269,10 @@ struct Opening<D: Disk> {
     lost: bool,
     /// Slots may have been written that neither the checkpoint nor the log knows.
     copying: bool,
+    /// A part of our log behind the checkpoint cannot be read: what is free is known to the slots only.
+    damaged: bool,
+    /// Segments of it with a damaged header.
+    unreadable: Unreadable,
 }
 
 impl<D: Disk> Opening<D> {
@@ -273,7 +289,11 @@ impl<D: Disk> Opening<D> {
         }
         self.replay_former_log()?;
         let log = self.replay_own_log(rng)?;
-        if rebuild {
+        if self.damaged && !rebuild {
+            // The record of one may be among what cannot be read.
+            self.core.find_chunkfiles()?;
+        }
+        if rebuild || self.damaged {
             self.core.rebuild(self.last)?;
         }
         self.choose_lanes()?;
@@ -393,6 +413,7 @@ impl<D: Disk> Opening<D> {
             }
             Ok(())
         })?;
+        self.damaged |= !end.damage.is_empty();
         for damage in &end.damage {
             let what = format!(
                 "log segment {:x} is damaged at {}: records between {:x} and {:x} may be lost; \
@@ -414,14 +435,18 @@ impl<D: Disk> Opening<D> {
     ) -> StoreResult<Log<D>> {
         let disk = self.core.disk.clone();
         let next = self.core.label.first_sequence().max(self.last + 1);
-        self.remove_unused_segments(&identity, &segments)?;
+        self.unreadable = remove_unused(&disk, &identity, &segments)?;
+        self.core.warnings.extend(self.unreadable.warnings());
+        self.damaged |= !self.unreadable.paths.is_empty();
+        // What is lost lies between.
+        let last = if self.unreadable.tail { next - 1 } else { self.last };
         if end.segment >= segments.len() {
             // No log behind the checkpoint: a new mount, a new life, or logs that were deleted.
             let secret = rng.random();
             let len = self.core.options.segment_len_min;
-            let current = Log::<D>::create_segment(&disk, &identity, len, next, self.last, secret)?;
+            let current = Log::<D>::create_segment(&disk, &identity, len, next, last, secret)?;
             let full = segments.iter().map(full_segment).collect();
-            return Ok(Log::resume(disk, identity, &self.core.options, full, current, self.last));
+            return Ok(Log::resume(disk, identity, &self.core.options, full, current, last));
         }
         let tail = segments.remove(end.segment);
         let mut current = Current { file: tail.file, header: tail.header, tail: end.tail };
@@ -429,39 +454,7 @@ impl<D: Disk> Opening<D> {
             write_again(&mut current, &identity, torn)?;
         }
         let full = segments.iter().map(full_segment).collect();
-        Ok(Log::resume(disk, identity, &self.core.options, full, current, self.last))
-    }
-
-    /// Segments that were named but never used, left over from a crash in the middle of a rotation, are removed. One
-    /// whose header is damaged may hold what we miss: it is put aside and reported.
-    fn remove_unused_segments(
-        &mut self,
-        identity: &LogIdentity,
-        known: &[FoundSegment<D::File>],
-    ) -> StoreResult<()> {
-        let disk = self.core.disk.clone();
-        for entry in disk.list(paths::BINLOG).map_err(StoreError::io("list binlog"))? {
-            let path = format!("{}/{}", paths::BINLOG, entry.name);
-            let Some(paths::MountFile::Binlog(name)) = paths::MountFile::parse(&path) else {
-                continue;
-            };
-            let is_known = known.iter().any(|s| s.header.first == name.first);
-            if name.log_id != identity.log_id || is_known {
-                continue;
-            }
-            let io = |what: &str| StoreError::io(format!("{what} {path}"));
-            if !is_damaged_segment::<D>(&disk, &path)? {
-                disk.unlink(&path).map_err(io("remove"))?;
-                continue;
-            }
-            let aside = format!("{path}.damaged");
-            disk.rename(&path, &aside).map_err(io("put aside"))?;
-            let what =
-                format!("the header of {path} is damaged: its records are lost, see {aside}");
-            tracing::error!(mount = self.core.label.mount, "{what}");
-            self.core.warnings.push(what);
-        }
-        Ok(())
+        Ok(Log::resume(disk, identity, &self.core.options, full, current, last))
     }
 
     /// Half-filled chunkfiles go on where they stopped. Slots beyond the frontier mean that the log lost its tail:
@@ -524,16 +517,6 @@ fn remove_temporaries<D: Disk>(disk: &D) -> StoreResult<()> {
         }
     }
     Ok(())
-}
-
-/// Whether a segment that was left out was in use once. Its header is one sector, written before or with its first
-/// batch: a crash leaves an older tenant's header or none, never a broken one.
-fn is_damaged_segment<D: Disk>(disk: &D, path: &str) -> StoreResult<bool> {
-    let io = |what: &str| StoreError::io(format!("{what} {path}"));
-    let file = disk.open(path, Open::Read).map_err(io("open"))?;
-    let mut head = vec![0; SEGMENT_HEADER_LEN];
-    let got = file.read_full_at(0, &mut head).map_err(io("read"))?;
-    Ok(SegmentHeader::decode(&head[..got]) == Err(NotALog::Broken))
 }
 
 fn full_segment<F>(segment: &FoundSegment<F>) -> FullSegment {

@@ -1,7 +1,7 @@
 //! Without a checkpoint: chunkfiles, free space, tombstones and counters from the slot headers.
 //!
-//! Reads every header once, so it takes time by the number of objects; it happens only after the checkpoint was
-//! lost or damaged. A jump by capacity over a slot in use never sees what
+//! Reads every header once, so it takes time by the number of objects; it happens only after the checkpoint, or a part
+//! of the log behind it, was lost or damaged. A jump by capacity over a slot in use never sees what
 //! an older tenant left inside; a move target counts only if its home names it.
 
 use super::core::Core;
@@ -25,7 +25,7 @@ struct Extent {
 type Extents = BTreeMap<(ChunkfileId, u32), Extent>;
 
 impl<D: Disk> Core<D> {
-    /// Notes every chunkfile on the disk.
+    /// Notes every chunkfile on the disk that is not known yet.
     pub fn find_chunkfiles(&mut self) -> StoreResult<()> {
         let mut found = Vec::new();
         walk(&self.disk, paths::CHUNKS, 3, &mut |path| {
@@ -34,6 +34,9 @@ impl<D: Disk> Core<D> {
             }
         })?;
         for id in found {
+            if self.chunks.states.contains_key(&id) {
+                continue;
+            }
             let header = self.chunkfile_header(id)?;
             let Some(header) = header else {
                 self.warnings.push(format!("{} has no valid header", paths::chunk(id)));

@@ -126,6 +126,7 @@ impl<D: Disk> Mount<D> {
             self.replay_image(&edit, &payload)?;
         }
         self.core.remove_freed_singles()?;
+        self.keep_replayed_in_use()?;
         // Only now: what was reached by state may lie in a synclog, too, and the replay of our own log may have written
         // an older version again because the later one's content did not land.
         for position in std::mem::take(&mut self.core.reached) {

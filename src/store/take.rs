@@ -39,6 +39,9 @@ impl<D: Disk> Mount<D> {
     pub(super) fn take_version(&mut self, incoming: &Incoming<'_>) -> StoreResult<()> {
         let home = incoming.home;
         let (edit, len) = (incoming.edit, incoming.payload.len());
+        if incoming.again {
+            self.core.replayed_homes.insert(edit.home.address);
+        }
         if self.core.is_for_former_tenant(edit, home, len, !incoming.again)? {
             return self.drop_former(incoming);
         }
@@ -199,6 +202,18 @@ impl<D: Disk> Mount<D> {
             self.core.note_used(used);
             for (settled, _) in &mut self.settling {
                 settled.freed = settled.freed.iter().flat_map(|p| without(*p, used)).collect();
+            }
+        }
+        Ok(())
+    }
+
+    /// The logs were replayed one after the other, and not in the order in which they were applied: what stands now
+    /// uses its places, also where a record of one log freed them after a record of another had used them again.
+    pub(super) fn keep_replayed_in_use(&mut self) -> StoreResult<()> {
+        for address in std::mem::take(&mut self.core.replayed_homes) {
+            let there = self.core.header_at(Place { address, capacity_units: 0 })?;
+            if let Some(home) = there.filter(|there| there.role == Role::Home) {
+                self.keep_in_use(&home)?;
             }
         }
         Ok(())

@@ -1,9 +1,12 @@
-//! A mirror that was away for a burst of changes: how fast it has all of them, from the log and without it.
+//! A mirror that was away for a burst of changes: how fast it has all of them, from the log and without it, and when logs were
+//! damaged or deleted meanwhile.
 
 use crate::campaign_dir;
 use crate::harness::cluster::{Cluster, Node};
 use crate::harness::{eventually, from_env};
 use serde_json::Value;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Nothing takes so long.
@@ -27,7 +30,80 @@ fn burst(cluster: &Cluster, what: &str, count: u64) -> f64 {
     count.parse::<f64>().expect("a number") / begun.elapsed().as_secs_f64()
 }
 
-fn comes_back(log: &str) {
+/// What becomes of logs while the mirror is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mishap {
+    Nothing,
+    /// A bit of a record here and there, a different field of each, in the log of the one and what the other has of it.
+    DamagedRecords,
+    /// What the mirror had received is deleted.
+    NoSynclogs,
+    /// The log of the one that was written to is deleted.
+    NoBinlog,
+}
+
+/// Segments of a log on a mount, oldest first.
+fn segments(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(segments(&path));
+        } else if path.extension().is_some_and(|ext| ext == "log") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Flips a bit of one field of a record at places that are spread over a log; how many.
+fn damage(folder: &Path) -> u64 {
+    /// Of the header of a batch, and of the first record in it: kind, head length, sequence, payload length and checksum,
+    /// the record's own checksum, its head, its payload.
+    const FIELDS: [u64; 12] = [12, 16, 44, 64, 68, 72, 80, 84, 92, 96, 200, 900];
+    let mut damaged = 0;
+    for path in segments(folder) {
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("a segment");
+        let bytes = std::fs::read(&path).expect("a segment");
+        let batches: Vec<u64> = (4096..bytes.len().saturating_sub(4096) as u64)
+            .step_by(64)
+            .filter(|at| bytes[*at as usize..].starts_with(b"FoBa"))
+            .collect();
+        // Never the last ones: those are the end of the log.
+        for part in 1..4 {
+            let Some(batch) = batches.get(batches.len() * part / 4) else { continue };
+            if batches.len() < 40 {
+                continue;
+            }
+            let at = batch + FIELDS[damaged as usize % FIELDS.len()];
+            file.write_all_at(&[bytes[at as usize] ^ 0x10], at).expect("written");
+            damaged += 1;
+        }
+    }
+    damaged
+}
+
+fn happens(mishap: Mishap, cluster: &mut Cluster) {
+    let (here, there) = (cluster.mount_path(0, 0), cluster.mount_path(1, 0));
+    match mishap {
+        Mishap::Nothing => {}
+        Mishap::DamagedRecords => {
+            let both = [damage(&here.join("binlog")), damage(&there.join("synclog"))];
+            println!("{both:?} records damaged in the log of the one and what the other has of it");
+            assert!(both.iter().all(|count| *count > 0), "{both:?}");
+        }
+        Mishap::NoSynclogs => std::fs::remove_dir_all(there.join("synclog")).expect("removed"),
+        Mishap::NoBinlog => {
+            cluster.storages[0].stop();
+            std::fs::remove_dir_all(here.join("binlog")).expect("removed");
+            cluster.storages[0].start();
+        }
+    }
+}
+
+fn comes_back(log: &str, mishap: Mishap) {
     let changes = from_env("FOLIO_BURST", 200_000);
     let mut cluster = Cluster::in_dir(campaign_dir(), 1, &["a", "a"], 1)
         .storages_with("sync.log_retention_bytes", log)
@@ -36,8 +112,16 @@ fn comes_back(log: &str) {
     eventually("both are live", LIMIT, || {
         (peer(&cluster.storages[0])["state"] == "live").then_some(())
     });
+    if mishap != Mishap::Nothing {
+        // So that there is something in the logs of the mirror.
+        burst(&cluster, "put", changes / 10);
+        eventually("both are live", LIMIT, || {
+            (peer(&cluster.storages[0])["state"] == "live").then_some(())
+        });
+    }
     cluster.storages[1].stop();
     let rate = burst(&cluster, "put", changes);
+    happens(mishap, &mut cluster);
     let begun = Instant::now();
     cluster.storages[1].spawn();
     let mut served = 0;
@@ -59,7 +143,7 @@ fn comes_back(log: &str) {
             .then(|| both[0].clone())
     });
     println!(
-        "log {log}: {changes} changes written at {rate:.0}/s; back after {:.1} s from its start, {back:.0}/s, {:.0} %; \
+        "log {log}, {mishap:?}: {changes} changes written at {rate:.0}/s; back after {:.1} s from its start, {back:.0}/s, {:.0} %; \
          served {served} meanwhile, the slowest put and get took {} ms; {} objects identical, digest {}",
         changes as f64 / back,
         back / rate * 100.0,
@@ -74,12 +158,26 @@ fn comes_back(log: &str) {
 #[test]
 #[ignore = "long: see docs/TESTING.md"]
 fn no_burst_keeps_a_mirror_behind() {
-    comes_back("\"4GiB\"");
+    comes_back("\"4GiB\"", Mishap::Nothing);
 }
 
 /// The same with a log that reaches back over a few percent of them.
 #[test]
 #[ignore = "long: see docs/TESTING.md"]
 fn no_short_log_keeps_a_mirror_behind() {
-    comes_back("\"16MiB\"");
+    comes_back("\"16MiB\"", Mishap::Nothing);
+}
+
+/// All in the log, of which records in the middle are damaged, at either end.
+#[test]
+#[ignore = "long: see docs/TESTING.md"]
+fn no_damaged_record_keeps_a_mirror_behind() {
+    comes_back("\"4GiB\"", Mishap::DamagedRecords);
+}
+
+#[test]
+#[ignore = "long: see docs/TESTING.md"]
+fn no_deleted_log_keeps_a_mirror_behind() {
+    comes_back("\"4GiB\"", Mishap::NoSynclogs);
+    comes_back("\"4GiB\"", Mishap::NoBinlog);
 }

@@ -8,6 +8,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 #![allow(clippy::disallowed_methods, reason = "reads seeds from the environment")]
 
+mod damage;
+mod fields;
 mod node;
 mod stories;
 mod world;

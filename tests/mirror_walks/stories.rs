@@ -1,6 +1,6 @@
 //! What walks have found, in a few steps each: the same disks after many different power cuts.
 
-use crate::node::Node;
+use crate::node::{AT_THE_END, Node};
 use folio::format::file_id::ObjectId;
 use folio::format::ids::Tag;
 use folio::format::slot::State;
@@ -15,7 +15,10 @@ const CUTS: u64 = 300;
 
 /// Two members that know of each other.
 fn pair() -> [Node; 2] {
-    let mut nodes = [Node::new(1, RETENTION), Node::new(2, RETENTION)];
+    acquainted([Node::new(1, RETENTION), Node::new(2, RETENTION)])
+}
+
+fn acquainted<const N: usize>(mut nodes: [Node; N]) -> [Node; N] {
     let all: Vec<_> = nodes.iter().map(Node::member).collect();
     for node in &mut nodes {
         node.mount.set_members(all.clone()).unwrap();
@@ -24,7 +27,7 @@ fn pair() -> [Node; 2] {
 }
 
 /// The next batches of the log of `from` go to `to`.
-fn send(nodes: &mut [Node; 2], from: usize, to: usize, batches: usize) {
+fn send(nodes: &mut [Node], from: usize, to: usize, batches: usize) {
     let log = nodes[from].mount.own_log();
     let covered = log.covered_by(&nodes[to].covers());
     let Some(slice) = nodes[from].slice(log, covered, batches) else { return };
@@ -34,9 +37,12 @@ fn send(nodes: &mut [Node; 2], from: usize, to: usize, batches: usize) {
 }
 
 /// Everybody has everything and says so, often enough for R12.
-fn settle(nodes: &mut [Node; 2]) {
+fn settle(nodes: &mut [Node]) {
+    let all = 0..nodes.len();
+    let pairs: Vec<_> =
+        all.clone().flat_map(|from| all.clone().map(move |to| (from, to))).collect();
     for _ in 0..4 {
-        for (from, to) in [(0, 1), (1, 0)] {
+        for &(from, to) in pairs.iter().filter(|(from, to)| from != to) {
             send(nodes, from, to, usize::MAX);
             let (machine, report) = (nodes[from].machine, nodes[from].mount.own_report());
             nodes[to].mount.member_report(machine, &report);
@@ -211,4 +217,58 @@ fn no_content_of_what_stands_is_in_the_archive_only() {
     after_each_cut(&mut nodes[1], |node, cut| {
         assert_eq!(node.read(&id).unwrap(), [3; 9000], "cut {cut}");
     });
+}
+
+/// A place is freed by a record of one log and used again by one of another; then its object is deleted, which says nothing of
+/// the place. After a restart our own log, in which it was freed, is replayed before the others.
+#[test]
+fn no_content_under_a_tombstone_is_free_space_after_a_restart() {
+    let mut nodes = acquainted([1, 2, 3].map(|machine| Node::new(machine, RETENTION)));
+    let id = nodes[0].put(&[1; 10]).id;
+    nodes[0].modify(&id, &[2; 900]).unwrap();
+    settle(&mut nodes);
+    let place = nodes[0].home_body(&id);
+    nodes[1].modify(&id, &[3; 2000]).unwrap();
+    nodes[2].modify(&id, &[4; 890]).unwrap();
+    send(&mut nodes, 1, 0, usize::MAX);
+    assert_ne!(nodes[0].home_body(&id), place, "the first edit moved it");
+    send(&mut nodes, 2, 0, usize::MAX);
+    assert_eq!(nodes[0].home_body(&id), place, "the other one is where it was, and wins");
+    nodes[0].delete(&id).unwrap();
+    nodes[0].kill();
+    settle(&mut nodes);
+    settle(&mut nodes);
+    assert_eq!(nodes[0].mount.stats().waiting_bytes, 0, "the waits never end");
+    for turn in 0..8 {
+        nodes[0].put(&[10 + turn; 880]);
+    }
+    assert!(nodes[0].undelete(&id).is_some(), "what was deleted is overwritten");
+    assert_eq!(nodes[0].read(&id).unwrap(), [4; 890]);
+    nodes[0].mount.finish_checkpoint().unwrap();
+    nodes[0].fsck(AT_THE_END);
+}
+
+/// Of two members each edits and deletes; one of them takes its delete back. What the other one deleted is kept, unless it is
+/// what stands, byte for byte.
+#[test]
+fn no_deleted_edit_that_loses_vanishes_unless_its_bytes_stand() {
+    for (here, there, kept) in
+        [(&[5; 40][..], &[6; 40][..], true), (&[7; 40], &[7; 40], false), (&[], &[], false)]
+    {
+        let mut nodes = pair();
+        let id = nodes[0].put(&[1; 300]).id;
+        settle(&mut nodes);
+        nodes[0].modify(&id, here).unwrap();
+        let lost = nodes[0].delete(&id).unwrap().tag;
+        nodes[1].modify(&id, there).unwrap();
+        nodes[1].delete(&id).unwrap();
+        nodes[1].undelete(&id).unwrap();
+        send(&mut nodes, 1, 0, usize::MAX);
+        send(&mut nodes, 0, 1, usize::MAX);
+        settle(&mut nodes);
+        for node in &nodes {
+            assert_eq!(node.read(&id).unwrap(), there);
+            assert_eq!(archive_of(node).contains(&(id, lost)), kept, "machine {}", node.machine);
+        }
+    }
 }

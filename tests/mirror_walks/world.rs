@@ -82,6 +82,8 @@ impl World {
                 eprintln!("   {} {}", node.machine, node.explain(id));
                 eprintln!("      covers {:?}", node.covers().iter().collect::<Vec<_>>());
                 eprintln!("      {:?}", node.mount.reuse_waits_for());
+                let archive = archive_of(node).into_iter().filter(|(object, _)| object == id);
+                eprintln!("      keeps {:?}", archive.map(|(_, tag)| tag).collect::<Vec<_>>());
             }
         }
     }
@@ -119,7 +121,9 @@ impl World {
 
     /// Records in any order of the logs, twice, by third machines, between restarts and copies by state.
     pub fn tell(&mut self) {
-        match self.rng.random_range(0..20) {
+        let what = self.rng.random_range(0..20);
+        self.trace(0, &format!("telling {what}"));
+        match what {
             0..14 => self.deliver(),
             14 | 15 => self.report(),
             16 => self.exchange_state(),
@@ -292,43 +296,9 @@ impl World {
     }
 
     fn copy_state(&mut self, from: usize, to: usize) {
-        let reached = self.nodes[from].covers();
         let disks = self.disks();
         let (source, target) = two(&mut self.nodes, from, to);
-        for id in &self.ids {
-            let Some(copy) = source.copy(id) else { continue };
-            let mut files = vec![source.chunkfile(copy.home.address.chunkfile()).unwrap()];
-            let target_file = copy.target.as_ref().map(|image| image.address.chunkfile());
-            files.extend(target_file.and_then(|file| source.chunkfile(file)));
-            let absorbed = target.mount.absorb(&files, std::slice::from_ref(&copy)).unwrap();
-            assert_eq!(
-                absorbed.refused,
-                0,
-                "{} {} {:?} {:?}",
-                source.explain(id),
-                target.explain(id),
-                source.slot(id.home().address),
-                source.slot(copy.target.as_ref().map_or(id.home().address, |t| t.address)),
-            );
-            for (content, _) in &absorbed.needs {
-                if !target.fetch(*content, &disks) {
-                    target.mount.content_is_gone(*content);
-                }
-            }
-            if !absorbed.needs.is_empty() {
-                let again = target.mount.absorb(&files, &[copy]).unwrap();
-                assert!(again.needs.is_empty());
-            }
-        }
-        for lost in list_archived(&source.disk).unwrap() {
-            let path = MountFile::Conflict(lost.object, lost.tag.position()).path();
-            let (lost, content) = read_archived(&source.disk, &path).unwrap().unwrap();
-            if let Some(content) = lost.single {
-                assert!(target.fetch(content, &disks));
-            }
-            target.mount.absorb_archived(&lost, &content).unwrap();
-        }
-        target.mount.reached(&reached).unwrap();
+        copy_state(source, target, &self.ids, &disks);
     }
 
     /// Everything reaches everybody; what no log holds any more comes as state.
@@ -436,7 +406,8 @@ impl World {
     }
 
     /// No edit with content vanished: it stands, was built upon, is kept, or was deleted by somebody who knew it and
-    /// purged when the time to undo that was over.
+    /// purged when the time to undo that was over. A delete that loses is not kept if what it deleted is, byte for byte,
+    /// what stands: then the bytes are what counts.
     fn judge_edits(&self, id: &ObjectId, current: Tag) {
         let made = &self.made[id];
         let mut known: BTreeSet<Tag> = ancestors(made, current);
@@ -447,6 +418,16 @@ impl World {
         }
         for tag in self.purged.get(id).into_iter().flatten() {
             known.extend(ancestors(made, *tag));
+        }
+        let bytes: BTreeSet<&Vec<u8>> =
+            known.iter().filter_map(|t| made.get(t)?.content.as_ref()).collect();
+        let deleted = made.iter().filter(|(tag, edit)| tag.is_deleted() && edit.content.is_none());
+        let deleted: Vec<Tag> = deleted.filter_map(|(_, edit)| edit.parent).collect();
+        for tag in deleted {
+            let content = made.get(&tag).and_then(|edit| edit.content.as_ref());
+            if content.is_some_and(|content| bytes.contains(content)) {
+                known.extend(ancestors(made, tag));
+            }
         }
         for (tag, edit) in made {
             let lost_by_design = edit.content.is_none();
@@ -494,6 +475,45 @@ impl World {
     }
 }
 
+/// `target` copies all that `source` has of these objects, slot by slot, and its archive.
+pub fn copy_state(source: &Node, target: &mut Node, ids: &[ObjectId], disks: &[SimDisk]) {
+    let reached = source.covers();
+    for id in ids {
+        let Some(copy) = source.copy(id) else { continue };
+        let mut files = vec![source.chunkfile(copy.home.address.chunkfile()).unwrap()];
+        let target_file = copy.target.as_ref().map(|image| image.address.chunkfile());
+        files.extend(target_file.and_then(|file| source.chunkfile(file)));
+        let absorbed = target.mount.absorb(&files, std::slice::from_ref(&copy)).unwrap();
+        assert_eq!(
+            absorbed.refused,
+            0,
+            "{} {} {:?} {:?}",
+            source.explain(id),
+            target.explain(id),
+            source.slot(id.home().address),
+            source.slot(copy.target.as_ref().map_or(id.home().address, |t| t.address)),
+        );
+        for (content, _) in &absorbed.needs {
+            if !target.fetch(*content, disks) {
+                target.mount.content_is_gone(*content);
+            }
+        }
+        if !absorbed.needs.is_empty() {
+            let again = target.mount.absorb(&files, &[copy]).unwrap();
+            assert!(again.needs.is_empty());
+        }
+    }
+    for lost in list_archived(&source.disk).unwrap() {
+        let path = MountFile::Conflict(lost.object, lost.tag.position()).path();
+        let (lost, content) = read_archived(&source.disk, &path).unwrap().unwrap();
+        if let Some(content) = lost.single {
+            assert!(target.fetch(content, disks));
+        }
+        target.mount.absorb_archived(&lost, &content).unwrap();
+    }
+    target.mount.reached(&reached).unwrap();
+}
+
 fn content_below(made: &BTreeMap<Tag, Made>, from: Tag) -> Option<&Vec<u8>> {
     let mut at = Some(from);
     while let Some(tag) = at {
@@ -516,12 +536,12 @@ fn ancestors(made: &BTreeMap<Tag, Made>, from: Tag) -> BTreeSet<Tag> {
     all
 }
 
-fn archive_of(node: &Node) -> BTreeSet<(ObjectId, Tag)> {
+pub fn archive_of(node: &Node) -> BTreeSet<(ObjectId, Tag)> {
     let all = list_archived(&node.disk).unwrap();
     all.into_iter().map(|lost| (lost.object, lost.tag)).collect()
 }
 
-fn two(nodes: &mut [Node], from: usize, to: usize) -> (&Node, &mut Node) {
+pub fn two(nodes: &mut [Node], from: usize, to: usize) -> (&Node, &mut Node) {
     if from < to {
         let (left, right) = nodes.split_at_mut(to);
         (&left[from], &mut right[0])
