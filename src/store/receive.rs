@@ -2,7 +2,7 @@
 //!
 //! Invariants
 //! - A slice is applied only after it is durable here, and what it needs (chunkfiles, blocks, contents of large
-//!   objects) is there before it is taken; so a full disk refuses it whole.
+//!   objects, room in the logs) is there before it is taken; so a full disk refuses it whole, and is no failed one.
 //! - A record that makes no sense is put aside and reported; the rest goes on.
 
 use super::content::read_footer;
@@ -11,7 +11,7 @@ use super::disk::{Disk, Open};
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
 use super::sync::{LogName, LogSlice, Received};
-use super::take::Incoming;
+use super::take::{Incoming, SETTLED_MAX};
 use crate::format::conflict::Conflict;
 use crate::format::ids::{Position, Sequence};
 use crate::format::log::{RawRecord, Records};
@@ -135,13 +135,33 @@ impl<D: Disk> Mount<D> {
         if slice.from > have {
             return Ok(Admitted::Not(Received::Gap(have)));
         }
-        match self.admit_records(slice, have) {
+        let admitted = self.admit_records(slice, have);
+        let admitted = admitted.and_then(|admitted| self.ready_logs(slice.log, admitted));
+        match admitted {
             Ok(admitted) => Ok(admitted),
             Err(StoreError::Io { error, what }) if is_full(&error) => {
                 Ok(Admitted::Not(Received::Broken(format!("no space: {what}"))))
             }
+            Err(StoreError::NoSpace { .. }) => {
+                Ok(Admitted::Not(Received::Broken("no space for our own log".to_owned())))
+            }
             Err(error) => Err(error),
         }
+    }
+
+    /// Room for what is taken, in the synclog and for what our own log will say of it: nothing may fail for lack of space
+    /// from here on.
+    fn ready_logs(&mut self, log: LogName, admitted: Admitted) -> StoreResult<Admitted> {
+        let (from, records) = match &admitted {
+            Admitted::Take { from, records, .. } => (*from, records),
+            Admitted::TakeSome { from, to, records, .. } if to > from => (*from, records),
+            Admitted::TakeSome { .. } | Admitted::Not(_) => return Ok(admitted),
+        };
+        self.ready_synclog(log, from, records.len())?;
+        let said = Records::new(records).flatten().count().saturating_mul(SETTLED_MAX);
+        let most = usize::try_from(self.log.body_max()).unwrap_or(usize::MAX);
+        self.reserve_log(said.min(most))?;
+        Ok(admitted)
     }
 
     fn admit_records(&mut self, slice: &LogSlice, have: Sequence) -> StoreResult<Admitted> {

@@ -61,6 +61,8 @@ impl<D: Disk> Mount<D> {
             if open.fits(len) {
                 return Ok(());
             }
+            // The segment that is left behind is not looked at again when this batch is made durable.
+            open.sync(&self.core.options)?;
             // What a checkpoint covers is kept for third machines as long as there is room.
             let covered = if open.bytes() >= retention { covered } else { 0 };
             return open.rotate(covered, len, secret);

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 /// Bytes of a record about our own accounts, at most.
-const SETTLED_MAX: usize = 512;
+pub(super) const SETTLED_MAX: usize = 512;
 
 /// A version that arrives, and what carries it.
 pub(super) struct Incoming<'a> {

@@ -21,6 +21,7 @@ mod membership;
 mod mirrors;
 mod mounts;
 mod objects;
+mod one_mount;
 mod operate;
 mod recovery;
 mod rolling;

@@ -1,0 +1,144 @@
+//! A mirror with one mount that is gone or full: only that mount's sync stops, and when it is mended it catches up by itself.
+
+use crate::harness::cluster::{Cluster, Node};
+use crate::harness::content::{content, identify};
+use crate::harness::mirrored::{json, until_live};
+use crate::harness::run::Cli;
+use crate::harness::{PATIENCE, eventually};
+use folio::format::file_id::FileId;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// What stands on the only mirror of the first machine, by index and length.
+type Stored = Vec<(u64, String)>;
+
+/// Two storages with two mounts each.
+fn two_by_two() -> Cluster {
+    Cluster::new(1, &["a"; 2], 2)
+        .storages_with("store.chunkfile_size", "\"4MiB\"")
+        .storages_with("sync.log_retention_bytes", "\"16MiB\"")
+}
+
+/// How it stands with a mount of the other machine.
+fn peer(node: &Node, mount: u64) -> Value {
+    let all = json(&node.admin("peers json"));
+    let rows = all["peers"].as_array().expect("a table").clone();
+    rows.into_iter().find(|row| row["mount"] == mount).unwrap_or(Value::Null)
+}
+
+fn mount_of(id: &str) -> u64 {
+    u64::from(id.parse::<FileId>().expect("an id").object.mount)
+}
+
+/// Stores so many objects at the first machine; each must be taken, whatever becomes of its copy.
+fn store(cluster: &Cluster, stored: &mut Stored, count: u64, length: usize) {
+    let cli = Cli { timeout: Some("20s"), ..cluster.cli() };
+    for _ in 0..count {
+        let index = stored.len() as u64;
+        stored.push((index, cli.put(content(index, 0, length).to_vec())));
+    }
+}
+
+/// Whether the second machine gives this object from its own disk.
+fn is_there(cluster: &Cluster, (index, id): &(u64, String)) -> bool {
+    let got = cluster.cli().run(["get", id, "--from", "2"]);
+    if got.code != 0 {
+        return false;
+    }
+    assert_eq!(identify(&got.stdout), Ok((*index, 0)), "{id}");
+    true
+}
+
+/// Mount 0 goes on in step: what is stored is on both, acknowledged as such.
+fn the_other_mount_goes_on(cluster: &Cluster, stored: &mut Stored) {
+    let cli = Cli { timeout: Some("20s"), ..cluster.cli() };
+    let mut copies = 0;
+    eventually("mount 0 of both takes puts with two copies", PATIENCE, || {
+        let index = stored.len() as u64;
+        let put =
+            cli.run_with(["put", "-", "--json"], content(index, 0, 5000).to_vec()).ok().json();
+        let id = put["id"].as_str().expect("an id").to_owned();
+        stored.push((index, id.clone()));
+        if mount_of(&id) == 0 && put["copies"] == 2 {
+            copies += 1;
+            assert!(is_there(cluster, stored.last().expect("just stored")), "{id}");
+        }
+        (copies >= 5).then_some(())
+    });
+    let first = &cluster.storages[0];
+    assert_eq!(peer(first, 0)["state"], "live", "{}", first.admin("peers"));
+    assert_ne!(peer(first, 1)["state"], "live", "{}", first.admin("peers"));
+}
+
+fn catches_up(cluster: &Cluster, stored: &Stored) {
+    until_live(cluster);
+    for object in stored {
+        eventually("it is on the mirror", PATIENCE, || is_there(cluster, object).then_some(()));
+    }
+}
+
+#[test]
+fn no_missing_mount_of_a_peer_stops_the_sync_of_the_others() {
+    let mut cluster = two_by_two().started();
+    until_live(&cluster);
+    let mut stored = Stored::new();
+    store(&cluster, &mut stored, 12, 5000);
+    let (mount, away) = (cluster.mount_path(1, 1), cluster.dir.path().join("away"));
+    std::fs::rename(&mount, &away).expect("rename");
+    eventually("it is noticed", PATIENCE, || {
+        (peer(&cluster.storages[0], 1)["state"] != "live").then_some(())
+    });
+    // Where it is to be mirrored, too: machine 1 alone has it.
+    store(&cluster, &mut stored, 30, 5000);
+    the_other_mount_goes_on(&cluster, &mut stored);
+    assert!(stored.iter().any(|(_, id)| mount_of(id) == 1), "mount 1 is used");
+    std::fs::rename(&away, &mount).expect("rename");
+    catches_up(&cluster, &stored);
+    cluster.stop_all();
+}
+
+/// Runs a system command; `false` if this machine does not permit it.
+fn permitted(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _gone_already = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn no_full_mount_of_a_peer_stops_the_sync_of_the_others() {
+    let mut cluster = two_by_two();
+    let path = cluster.mount_path(1, 1);
+    let at = path.to_str().expect("text").to_owned();
+    if !permitted("mount", &["-t", "tmpfs", "-o", "size=100m", "folio-test", &at]) {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let _mounted = Mounted(path.clone());
+    cluster.start();
+    until_live(&cluster);
+    let mut stored = Stored::new();
+    store(&cluster, &mut stored, 12, 5000);
+    // Somebody else fills the file system up.
+    let filler = path.join("filler");
+    let mut file = std::fs::File::create(&filler).expect("file");
+    while std::io::Write::write_all(&mut file, &[1; 1 << 16]).is_ok() {}
+    drop(file);
+    // More than what was set aside there before.
+    eventually("its sync stops", 2 * PATIENCE, || {
+        store(&cluster, &mut stored, 4, 400_000);
+        (peer(&cluster.storages[0], 1)["state"] != "live").then_some(())
+    });
+    let said = peer(&cluster.storages[0], 1);
+    assert!(said["last_error"].as_str().is_some_and(|why| why.contains("pace")), "{said}");
+    the_other_mount_goes_on(&cluster, &mut stored);
+    assert!(permitted("mount", &["-o", "remount,size=900m", &at]), "it was mounted a moment ago");
+    catches_up(&cluster, &stored);
+    cluster.stop_all();
+}
