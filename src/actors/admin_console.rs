@@ -6,7 +6,7 @@
 //! - Without a key the console listens on loopback only ([`check_address`]). With one, nothing but `auth`, `help` and
 //!   `quit` is answered before the proof.
 //! - One command at a time; a command that does not answer within [`COMMAND_LIMIT`] is given up with an error.
-//! - Who is silent for `idle_timeout`, or does not read an answer within [`WRITE_TIMEOUT`], is cut off.
+//! - Who is silent for `idle_timeout`, has not proved the key within [`LOGIN_LIMIT`], or does not read an answer within [`WRITE_TIMEOUT`], is cut off.
 //! - Errors start with `error:`; every answer ends with a line `.`.
 //! - Every command that changes something, and every proof of the key, leaves a line in the log (target `audit`).
 
@@ -34,6 +34,8 @@ use crate::tls::Tls;
 
 /// How long a command may work before its session gives it up.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(30);
+/// How long a session lasts before the admin key is proved: strangers do not keep operators out.
+pub const LOGIN_LIMIT: Duration = Duration::from_secs(60);
 /// Most sessions at a time.
 pub const SESSIONS_MAX: usize = 64;
 /// What one session too many is told.
@@ -158,29 +160,40 @@ where
         banner.push_str(challenge);
     }
     banner.push('\n');
-    write(&mut lines, &banner).await?;
+    write(&mut lines, banner).await?;
+    let came = tokio::time::Instant::now();
     loop {
-        let line = match tokio::time::timeout(config.idle_timeout, lines.next()).await {
+        let patience = if login.is_in() {
+            config.idle_timeout
+        } else {
+            config.idle_timeout.min(LOGIN_LIMIT.saturating_sub(came.elapsed()))
+        };
+        let line = match tokio::time::timeout(patience, lines.next()).await {
             Ok(Ok(None)) => return Ok(()),
             Ok(Ok(Some(line))) => line,
             Ok(Err(LineError::NotText)) => {
-                write(&mut lines, &seal(&error(&LineError::NotText.to_string()))).await?;
+                write(&mut lines, seal(&error(&LineError::NotText.to_string()))).await?;
                 continue;
             }
             Ok(Err(LineError::TooLong)) => {
-                write(&mut lines, &seal(&error(&LineError::TooLong.to_string()))).await?;
+                write(&mut lines, seal(&error(&LineError::TooLong.to_string()))).await?;
                 return Err(LineError::TooLong);
             }
             Ok(Err(broken)) => return Err(broken),
             Err(_) => {
-                write(&mut lines, &seal(&error("idle for too long"))).await?;
+                let why =
+                    if login.is_in() { "idle for too long" } else { "no proof of the admin key" };
+                write(&mut lines, seal(&error(why))).await?;
                 return Ok(());
             }
         };
         let Some(text) = respond(&line, config, &mut login, peer).await else {
-            return write(&mut lines, &seal("bye\n")).await;
+            return write(&mut lines, seal("bye\n")).await;
         };
-        write(&mut lines, &seal(&text)).await?;
+        let answer = seal(&text);
+        // Whoever reads slowly holds one answer, once.
+        drop(text);
+        write(&mut lines, answer).await?;
         if login.is_out() {
             return Ok(());
         }
@@ -258,7 +271,7 @@ fn error(why: &str) -> String {
     format!("error: {}\n", why.replace(char::is_control, " "))
 }
 
-async fn write<S>(lines: &mut Lines<S>, text: &str) -> Result<(), LineError>
+async fn write<S>(lines: &mut Lines<S>, text: String) -> Result<(), LineError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

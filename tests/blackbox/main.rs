@@ -12,6 +12,7 @@ mod config_errors;
 mod console;
 mod dev;
 mod faults;
+mod floods;
 mod forget_refill;
 mod fsck;
 mod growth;

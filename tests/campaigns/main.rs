@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests may touch files, clock and threads")]
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by a panic")]
 
+mod console;
 mod edits;
 mod full;
 #[path = "../blackbox/harness/mod.rs"]
@@ -20,6 +21,7 @@ mod returning;
 mod rot;
 mod scale;
 mod tree;
+mod upgrade;
 
 use harness::cluster::Cluster;
 use std::path::Path;

@@ -1,12 +1,13 @@
 //! A cluster from config files: trackers and storages, each a process of its own.
 
 use super::ports::free_port;
-use super::process::{Daemon, folio};
+use super::process::{Daemon, clean, folio};
 use super::run::Cli;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -83,6 +84,8 @@ pub struct Node {
     pub port: u16,
     pub admin: u16,
     pub metrics: u16,
+    /// Another program than the one under test, at its next start.
+    pub program: Option<PathBuf>,
     role: &'static str,
     file: PathBuf,
     env: Vec<(String, String)>,
@@ -98,7 +101,8 @@ impl Node {
             config.set(key, &format!("\"127.0.0.1:{port}\""));
         }
         let file = dir.join(format!("{name}.toml"));
-        Self { name, config, port, admin, metrics, role, file, env: Vec::new(), daemon: None }
+        let (program, env, daemon) = (None, Vec::new(), None);
+        Self { name, config, port, admin, metrics, program, role, file, env, daemon }
     }
 
     /// `HOST:PORT` of its listener.
@@ -127,7 +131,10 @@ impl Node {
     pub fn spawn(&mut self) -> &mut Self {
         assert!(self.daemon.is_none(), "{} runs", self.name);
         std::fs::write(&self.file, self.config.text()).expect("config file");
-        let mut command = folio();
+        let mut command = match &self.program {
+            Some(program) => clean(Command::new(program)),
+            None => folio(),
+        };
         command.arg(self.role).arg("--config").arg(&self.file);
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         self.daemon = Some(Daemon::spawn(&self.name, command));
@@ -161,6 +168,14 @@ impl Node {
     pub fn stop(&mut self) {
         let (status, stderr) = self.take().terminate();
         assert_eq!(status.code(), Some(0), "{} after SIGTERM ({status}):\n{stderr}", self.name);
+    }
+
+    /// The same as [`Self::admin`], if its console listens already.
+    pub fn try_admin(&self, command: &str) -> Option<String> {
+        let mut args = vec!["admin".to_owned(), self.console()];
+        args.extend(command.split(' ').map(str::to_owned));
+        let answer = Cli::default().run(args);
+        (answer.code == 0).then(|| answer.text())
     }
 
     /// What `folio admin CONSOLE COMMAND` prints.

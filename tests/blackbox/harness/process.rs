@@ -21,7 +21,11 @@ pub struct Daemon {
 
 /// A command that runs the program under test, without this process's own settings.
 pub fn folio() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_folio"));
+    clean(Command::new(env!("CARGO_BIN_EXE_folio")))
+}
+
+/// Without the settings of this process.
+pub fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOLIO_")) {
         command.env_remove(name);
     }

@@ -22,6 +22,12 @@ impl Console {
         Self { reader, banner: banner.trim_end().to_owned() }
     }
 
+    /// A connection whose banner somebody has read.
+    pub fn after_banner(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+        Self { reader: BufReader::new(stream), banner: String::new() }
+    }
+
     /// Sends a line and returns the lines of the answer, up to the line with the dot.
     pub fn ask(&mut self, line: &str) -> Vec<String> {
         writeln!(self.reader.get_mut(), "{line}").expect("the console takes a line");
