@@ -13,11 +13,13 @@ use crate::format::members::Member;
 use crate::format::record::{ChunkfileCreated, Dropped};
 use crate::format::recovery_state::RecoveryState;
 use crate::store::absorb::Absorbed;
+use crate::store::archive::ArchivedName;
+use crate::store::archive_check::ArchivedState;
 use crate::store::disk::Disk;
 use crate::store::error::{StoreError, StoreResult};
 use crate::store::mend::Look;
 use crate::store::mount::{Body, Mount, MountStats, PutRequest, Staged};
-use crate::store::renew::Renewal;
+use crate::store::renew::{Identity, Renewal};
 use crate::store::slot_copy::SlotCopy;
 use crate::store::sync::{LogName, LogSlice, Received};
 use bytes::Bytes;
@@ -199,11 +201,21 @@ pub trait Engine: Send + 'static {
     /// # Errors
     /// The mount is fenced, or has no space.
     fn renew(&mut self, renewal: &mut Renewal) -> StoreResult<bool>;
-    /// Writes the label again if it is damaged; see [`Mount::mend_label`].
+    /// Writes label and list of forgotten members again if they are damaged; see [`Mount::mend_identity`].
     ///
     /// # Errors
     /// The mount is fenced.
-    fn mend_label(&mut self) -> StoreResult<bool>;
+    fn mend_identity(&mut self) -> StoreResult<Vec<Identity>>;
+    /// Looks at an entry of the archive again; see [`Mount::look_at_archived`].
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn look_at_archived(&mut self, name: ArchivedName) -> StoreResult<ArchivedState>;
+    /// Puts what a mirror gave in the place of a damaged entry; see [`Mount::mend_archived`].
+    ///
+    /// # Errors
+    /// The mount is fenced.
+    fn mend_archived(&mut self, lost: &Conflict, content: &[u8]) -> StoreResult<bool>;
 
     // --- refilling ---
 
@@ -395,8 +407,16 @@ impl<D: Disk> Engine for Mount<D> {
         Self::renew(self, renewal)
     }
 
-    fn mend_label(&mut self) -> StoreResult<bool> {
-        Self::mend_label(self)
+    fn mend_identity(&mut self) -> StoreResult<Vec<Identity>> {
+        Self::mend_identity(self)
+    }
+
+    fn look_at_archived(&mut self, name: ArchivedName) -> StoreResult<ArchivedState> {
+        Self::look_at_archived(self, name)
+    }
+
+    fn mend_archived(&mut self, lost: &Conflict, content: &[u8]) -> StoreResult<bool> {
+        Self::mend_archived(self, lost, content)
     }
 
     fn save_recovery(&mut self, state: &RecoveryState) -> StoreResult<()> {

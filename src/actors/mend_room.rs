@@ -10,12 +10,15 @@ use super::problems;
 use super::session::Problem;
 use crate::cluster::coverage::Coverage;
 use crate::cluster::scrub::Damage;
+use crate::format::conflict::Conflict;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::{Address, Position};
 use crate::format::record::ChunkfileCreated;
+use crate::store::archive::ArchivedName;
+use crate::store::archive_check::ArchivedState;
 use crate::store::error::StoreResult;
 use crate::store::mend::Look;
-use crate::store::renew::Renewal;
+use crate::store::renew::{Identity, Renewal};
 use actix::prelude::*;
 
 /// Homes in one message at most.
@@ -42,16 +45,32 @@ pub struct MendContent {
 pub struct MendChunkfile(pub ChunkfileCreated);
 
 /// One slice of giving up what is damaged of a log or of the checkpoint. Answered with how far it is, and whether it is done.
-#[derive(Clone, Copy, Debug, Message)]
+#[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(Renewal, bool), Problem>")]
 pub struct Renew(pub Renewal);
 
+/// Looks at an entry of the conflict archive again.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<ArchivedState, Problem>")]
+pub struct LookAtArchived(pub ArchivedName);
+
+/// A losing version with its content (empty for a large one, which came anew if it was damaged): it takes the place of the
+/// damaged one.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<bool, Problem>")]
+pub struct MendArchived(pub Conflict, pub Vec<u8>);
+
 impl MountRoom {
-    /// Looks whether the label is whole, and has it written again if not.
-    pub(super) fn look_at_label(&mut self) {
+    /// Looks whether label and list of forgotten members are whole, and has them written again if not.
+    pub(super) fn look_at_identity(&mut self) {
         // A mount that failed at it is noticed by whoever uses it next.
-        if let Some(Ok(true)) = self.engine.as_mut().map(|engine| engine.mend_label()) {
-            self.shared.scrub.findings().repaired(Damage::Label);
+        if let Some(Ok(mended)) = self.engine.as_mut().map(|engine| engine.mend_identity()) {
+            for what in mended {
+                self.shared.scrub.findings().repaired(match what {
+                    Identity::Label => Damage::Label,
+                    Identity::Forgotten => Damage::Forgotten,
+                });
+            }
         }
     }
 
@@ -95,6 +114,31 @@ impl Handler<Renew> for Binlog {
         let done = self.room.borrow_mut().mend(|engine| engine.renew(&mut renewal));
         self.tick_soon(ctx);
         done.map(|done| (renewal, done))
+    }
+}
+
+impl Handler<LookAtArchived> for Binlog {
+    type Result = Result<ArchivedState, Problem>;
+
+    fn handle(
+        &mut self,
+        LookAtArchived(name): LookAtArchived,
+        ctx: &mut Context<Self>,
+    ) -> Self::Result {
+        let state = self.room.borrow_mut().mend(|engine| engine.look_at_archived(name));
+        self.tick_soon(ctx);
+        state
+    }
+}
+
+impl Handler<MendArchived> for Binlog {
+    type Result = Result<bool, Problem>;
+
+    fn handle(&mut self, mend: MendArchived, ctx: &mut Context<Self>) -> Self::Result {
+        let MendArchived(lost, content) = mend;
+        let mended = self.room.borrow_mut().mend(|engine| engine.mend_archived(&lost, &content));
+        self.tick_soon(ctx);
+        mended
     }
 }
 

@@ -433,7 +433,7 @@ impl MountRoom {
             }
             return gone;
         }
-        self.look_at_label();
+        self.look_at_identity();
         let Some(watch) = &mut self.watch else { return false };
         match watch() {
             Ok(()) => false,

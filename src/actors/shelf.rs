@@ -10,6 +10,7 @@ use crate::format::record::ChunkfileCreated;
 use crate::format::scrub_state::ScrubState;
 use crate::format::slot::SlotHeader;
 use crate::store::archive::{ArchiveNames, ArchivedName};
+use crate::store::archive_check::ArchivedState;
 use crate::store::content::{ContentCopy, CopyError};
 use crate::store::digest::{ChunkDigest, DigestCursor, MarkPage};
 use crate::store::disk::{Disk, DiskFile, Space};
@@ -224,6 +225,16 @@ pub trait Shelf: Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`].
     fn check_checkpoint(&self) -> Result<Option<bool>, ReadError>;
+    /// Verifies an entry of the archive, see [`Reader::check_archived`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn check_archived(&self, name: ArchivedName) -> Result<ArchivedState, ReadError>;
+    /// What is kept aside of what was damaged, see [`Reader::kept_aside`].
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    fn kept_aside(&self) -> Result<(u64, u64), ReadError>;
     /// How far the verification of the mount is, see [`Reader::load_scrub`].
     ///
     /// # Errors
@@ -502,6 +513,14 @@ impl<D: Disk> Shelf for Reader<D> {
 
     fn check_checkpoint(&self) -> Result<Option<bool>, ReadError> {
         Self::check_checkpoint(self)
+    }
+
+    fn check_archived(&self, name: ArchivedName) -> Result<ArchivedState, ReadError> {
+        Self::check_archived(self, name)
+    }
+
+    fn kept_aside(&self) -> Result<(u64, u64), ReadError> {
+        Self::kept_aside(self)
     }
 
     fn load_scrub(&self) -> Result<Option<ScrubState>, ReadError> {

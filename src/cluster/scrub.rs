@@ -5,7 +5,7 @@
 //! `found = repaired + gone + open` at any time; what reads hand in is bounded, and what does not fit is found by the next round.
 
 use crate::format::file_id::ObjectId;
-use crate::format::ids::{Address, ChunkfileId, LogId, MachineId};
+use crate::format::ids::{Address, ChunkfileId, LogId, MachineId, Position};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
@@ -35,6 +35,10 @@ pub enum Damage {
     Checkpoint,
     /// The label.
     Label,
+    /// The list of members that were removed for good.
+    Forgotten,
+    /// A losing version in the conflict archive, by its object and the position of its edit.
+    Archived(ObjectId, Position),
 }
 
 impl fmt::Display for Damage {
@@ -51,6 +55,16 @@ impl fmt::Display for Damage {
             Self::Synclog(machine, log_id) => write!(f, "log {log_id:08x} of machine {machine}"),
             Self::Checkpoint => f.write_str("checkpoint"),
             Self::Label => f.write_str("label"),
+            Self::Forgotten => f.write_str("list of forgotten members"),
+            Self::Archived(object, Position { machine, log_id, sequence }) => {
+                let Address { machine: owner, log_id: log, chunk, offset_units } =
+                    object.home().address;
+                write!(
+                    f,
+                    "losing version {machine}-{log_id:08x}-{sequence:x} of the object at unit {offset_units} of chunkfile \
+                     {chunk} (machine {owner}, log {log:08x})"
+                )
+            }
         }
     }
 }

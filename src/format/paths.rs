@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! folio.mount                                                 label
+//! folio.mount.copy                                            the label once more
 //! folio.forgotten                                             members that were removed for good
+//! folio.forgotten.copy                                        the same list once more
 //! checkpoint                                                  applied coverage, free space
 //! recovery.state                                              while the mount is refilled; it does not serve
 //! scrub.state                                                 how far the verification of the mount is
@@ -32,10 +34,14 @@ use std::fmt;
 pub const LABEL: &str = "folio.mount";
 /// The label on its way in: alone in a folder it counts as nothing.
 pub const LABEL_TMP: &str = "folio.mount.tmp";
+/// The label once more: read where the label itself is damaged.
+pub const LABEL_COPY: &str = "folio.mount.copy";
 /// Members that were removed for good.
 pub const FORGOTTEN: &str = "folio.forgotten";
 /// The same on its way in.
 pub const FORGOTTEN_TMP: &str = "folio.forgotten.tmp";
+/// The same list once more: read where the list itself is damaged.
+pub const FORGOTTEN_COPY: &str = "folio.forgotten.copy";
 /// The checkpoint.
 pub const CHECKPOINT: &str = "checkpoint";
 /// The checkpoint on its way in.
@@ -83,10 +89,14 @@ pub enum MountFile {
     Label,
     /// See [`LABEL_TMP`].
     LabelTmp,
+    /// See [`LABEL_COPY`].
+    LabelCopy,
     /// See [`FORGOTTEN`].
     Forgotten,
     /// See [`FORGOTTEN_TMP`].
     ForgottenTmp,
+    /// See [`FORGOTTEN_COPY`].
+    ForgottenCopy,
     /// See [`CHECKPOINT`].
     Checkpoint,
     /// See [`CHECKPOINT_TMP`].
@@ -173,8 +183,10 @@ impl MountFile {
         match name {
             LABEL => Some(Self::Label),
             LABEL_TMP => Some(Self::LabelTmp),
+            LABEL_COPY => Some(Self::LabelCopy),
             FORGOTTEN => Some(Self::Forgotten),
             FORGOTTEN_TMP => Some(Self::ForgottenTmp),
+            FORGOTTEN_COPY => Some(Self::ForgottenCopy),
             CHECKPOINT => Some(Self::Checkpoint),
             CHECKPOINT_TMP => Some(Self::CheckpointTmp),
             RECOVERY_STATE => Some(Self::RecoveryState),
@@ -193,6 +205,8 @@ impl fmt::Display for MountFile {
             Self::LabelTmp => f.write_str(LABEL_TMP),
             Self::Forgotten => f.write_str(FORGOTTEN),
             Self::ForgottenTmp => f.write_str(FORGOTTEN_TMP),
+            Self::LabelCopy => f.write_str(LABEL_COPY),
+            Self::ForgottenCopy => f.write_str(FORGOTTEN_COPY),
             Self::Checkpoint => f.write_str(CHECKPOINT),
             Self::CheckpointTmp => f.write_str(CHECKPOINT_TMP),
             Self::RecoveryState => f.write_str(RECOVERY_STATE),
@@ -304,7 +318,7 @@ mod tests {
     use crate::format::file_id::ObjectKind;
     use proptest::prelude::*;
 
-    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 19] {
+    fn files(p: Position, n: u32, peer: u16, cookie: u64) -> [MountFile; 21] {
         let name = SegmentName { log_id: p.log_id, first: p.sequence };
         let object = ObjectId {
             kind: ObjectKind::Chunk,
@@ -321,6 +335,8 @@ mod tests {
         [
             MountFile::Label,
             MountFile::LabelTmp,
+            MountFile::LabelCopy,
+            MountFile::ForgottenCopy,
             MountFile::Checkpoint,
             MountFile::CheckpointTmp,
             MountFile::RecoveryState,

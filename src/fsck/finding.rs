@@ -8,6 +8,7 @@ use std::fmt;
 pub enum Kind {
     LabelMissing,
     LabelDamaged,
+    LabelCopyDamaged,
     LabelOlder,
     NewerFormat,
     MemoryDamaged,
@@ -83,6 +84,7 @@ impl Kind {
         match self {
             Self::LabelMissing
             | Self::LabelDamaged
+            | Self::LabelCopyDamaged
             | Self::LabelOlder
             | Self::NewerFormat
             | Self::MemoryDamaged
@@ -137,8 +139,14 @@ impl Kind {
             ),
             Self::LabelDamaged => (
                 "label-damaged",
-                "nothing says whose mount this is: no daemon will serve it",
-                RECOVER,
+                "whose mount this is stands in the copy only, if that is whole",
+                "start the storage: it writes the label again from the copy; if it cannot, `recover MOUNT start --confirm` \
+                 on its console refills the mount from its mirrors",
+            ),
+            Self::LabelCopyDamaged => (
+                "label-copy-damaged",
+                "if the label is damaged, too, nothing will say whose mount this is",
+                "start the storage: it is written again",
             ),
             Self::LabelOlder => (
                 "label-older",
@@ -167,8 +175,9 @@ impl Kind {
             ),
             Self::ForgottenDamaged => (
                 "forgotten-damaged",
-                "which members were removed for good is not known: the mount will not be served",
-                "take the file from the same mount of a mirror, or let the mount recover",
+                "which members were removed for good stands in one of two files only",
+                "start the storage: it is written again from the other one; if both are damaged, take the file from the same \
+                 mount of a mirror, or let the mount recover",
             ),
             Self::Stranger => ("stranger", "this is no file of Folio's", PUT_ASIDE),
             _ => (

@@ -140,6 +140,17 @@ pub const LABEL: &str = "folio.mount";
 const FORGOTTEN_MAX: u64 = 1 << 20;
 
 impl Run<'_> {
+    /// The label once more. One that says less was not written any more before a crash.
+    pub fn check_label_copy(&mut self, path: &str, len: u64) {
+        let bytes = self.read(path, 0, usize::try_from(len).unwrap_or(LABEL_MAX).min(LABEL_MAX));
+        let what = match decode(&bytes) {
+            Ok(copy) if copy.mount_uuid == self.label.mount_uuid => return,
+            Ok(_) => "it is the label of another mount",
+            Err(_) => "its checksum is wrong",
+        };
+        self.found(Kind::LabelCopyDamaged, path, None, what.to_owned());
+    }
+
     /// The list of members that were removed for good.
     pub fn check_forgotten(&mut self, path: &str, len: u64) {
         let bytes = self.read(path, 0, usize::try_from(len.min(FORGOTTEN_MAX)).unwrap_or(0));

@@ -252,6 +252,7 @@ impl Run<'_> {
             match names::parse(&path) {
                 Some(Named::Chunk(id)) => chunkfiles.push(id),
                 Some(Named::Segment(name)) => self.segments.push(name),
+                Some(Named::LabelCopy) => self.check_label_copy(&path, entry.len),
                 Some(Named::Forgotten) => self.check_forgotten(&path, entry.len),
                 Some(Named::RecoveryState) => {
                     self.sink.note("a recovery of this mount is under way".to_owned());

@@ -17,6 +17,8 @@ pub struct SegmentName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     Label,
+    /// The label once more.
+    LabelCopy,
     Checkpoint,
     /// Members that were removed for good.
     Forgotten,
@@ -42,8 +44,9 @@ fn guess(path: &str) -> Option<Named> {
     let parts: Vec<&str> = path.split('/').collect();
     match parts.as_slice() {
         ["folio.mount"] => Some(Named::Label),
+        ["folio.mount.copy"] => Some(Named::LabelCopy),
         ["checkpoint"] => Some(Named::Checkpoint),
-        ["folio.forgotten"] => Some(Named::Forgotten),
+        ["folio.forgotten" | "folio.forgotten.copy"] => Some(Named::Forgotten),
         ["recovery.state"] => Some(Named::RecoveryState),
         // Nothing depends on how far a verification is: one that is damaged begins anew.
         ["scrub.state" | "scrub.state.tmp"] => Some(Named::Temporary),
@@ -109,6 +112,7 @@ fn losing(name: &str) -> Option<([u8; 45], Position)> {
 fn write(named: &Named, path: &str) -> String {
     match named {
         Named::Label
+        | Named::LabelCopy
         | Named::Checkpoint
         | Named::Forgotten
         | Named::RecoveryState

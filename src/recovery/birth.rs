@@ -7,7 +7,7 @@
 //! | the mount's folder | nobody remembers it | remembered |
 //! |---|---|---|
 //! | right label | `Adopt` | `Serve` |
-//! | cannot be read, or label damaged or newer | `Failed` | `Failed` |
+//! | cannot be read, or label and its copy damaged, or newer | `Failed` | `Failed` |
 //! | another's label | `Failed: foreign` | `Failed: foreign` |
 //! | absent | `Failed: missing` | `Failed: missing` |
 //! | no label, was the root of a file system and is not now | - | `Failed: not mounted` |
@@ -107,6 +107,8 @@ pub enum Failure {
     Foreign(Foreign),
     /// The folder or its label cannot be read.
     Unreadable(String),
+    /// Its label and the copy of it are damaged: nothing proves whose it is.
+    Damaged(FormatError),
     /// A later program labelled it.
     Newer(FormatError),
 }
@@ -153,7 +155,7 @@ fn bad_label(error: &FormatError) -> Failure {
     match error {
         FormatError::Newer { .. } => Failure::Newer(error.clone()),
         FormatError::NotOurs(_) => Failure::Foreign(Foreign::Leftovers(LABEL.to_owned())),
-        FormatError::Damaged(_) => Failure::Unreadable(error.to_string()),
+        FormatError::Damaged(_) => Failure::Damaged(error.clone()),
     }
 }
 
@@ -240,6 +242,9 @@ impl fmt::Display for Failure {
             ),
             Self::Foreign(how) => write!(f, "foreign: {how}"),
             Self::Unreadable(why) => write!(f, "unreadable: {why}"),
+            Self::Damaged(error) => {
+                write!(f, "unreadable: {error}, its copy too: nothing proves whose mount it is")
+            }
             Self::Newer(error) => write!(f, "newer: {error}"),
         }
     }
@@ -260,6 +265,10 @@ impl Failure {
             ) => "check the path, machine_id and index in the configuration",
             Self::Unreadable(_) => {
                 "check the disk (dmesg, smartctl) and the permissions; after replacing the disk, mount an empty one"
+            }
+            Self::Damaged(_) => {
+                "check the path and the disk (dmesg, smartctl); if it is this mount, `recover MOUNT start --confirm` on the \
+                 console sets its files aside and refills it from its mirrors"
             }
             Self::Newer(_) => "start a folio that is at least as new; nothing here was changed",
         }

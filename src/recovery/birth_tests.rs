@@ -158,10 +158,7 @@ fn what_cannot_be_read_is_left_alone() {
         assert_eq!(judge(PLAIN, LabelFact::Unreadable(why()), &[], memory), unreadable);
         let bad = |error| judge(PLAIN, LabelFact::Bad(error), &[], memory);
         assert_eq!(bad(newer.clone()), Verdict::Failed(Failure::Newer(newer.clone())));
-        assert!(matches!(
-            bad(FormatError::Damaged("label")),
-            Verdict::Failed(Failure::Unreadable(_))
-        ));
+        assert!(matches!(bad(FormatError::Damaged("label")), Verdict::Failed(Failure::Damaged(_))));
         assert_eq!(bad(FormatError::NotOurs("label")), leftover("folio.mount"));
     }
 }

@@ -12,7 +12,7 @@ use crate::format::members::Member;
 use crate::format::memory::{MEMORY, MEMORY_LEN_MAX, MEMORY_TMP, Memory};
 use crate::settings::StorageSettings;
 use crate::store::disk::{Disk, DiskFile, Open};
-use crate::store::open::read_label;
+use crate::store::label_file::read_label;
 use crate::store::os_disk::{LockError, OsDisk};
 use std::io;
 use std::path::{Path, PathBuf};

@@ -21,8 +21,8 @@ use crate::settings::{StorageSettings, SyncMode};
 use crate::store::clock::SystemClock;
 use crate::store::error::StoreError;
 use crate::store::histogram::Histogram;
+use crate::store::label_file::read_label;
 use crate::store::mount::Mount;
-use crate::store::open::read_label;
 use crate::store::options::{MountOptions, Reserve};
 use crate::store::os_disk::{Identity, LockError, OsDisk, is_mount_root};
 use crate::store::reader::Reader;
@@ -87,15 +87,14 @@ impl MountOpener {
             (Verdict::Serve | Verdict::Adopt, Some(disk)) => self.serve(disk),
             (Verdict::New, Some(disk)) => self.found(disk),
             (Verdict::BlankRemembered { .. }, Some(disk)) => self.refill(disk),
-            (Verdict::Failed(Failure::NotMounted | Failure::Foreign(_)), Some(disk))
-                if self.shared.take_confirmed() =>
-            {
-                self.refill_anyway(disk)
-            }
+            (
+                Verdict::Failed(Failure::NotMounted | Failure::Foreign(_) | Failure::Damaged(_)),
+                Some(disk),
+            ) if self.shared.take_confirmed() => self.refill_anyway(disk),
             (Verdict::Failed(failure), _) => Err(OpenFailure {
                 state: MountState::Failed,
                 why: format!("{}: {failure}", self.path.display()),
-                remedy: failure.remedy().to_owned(),
+                remedy: failure.remedy().replace("MOUNT", &self.index.to_string()),
                 retry: true,
             }),
             (

@@ -166,7 +166,15 @@ impl<D: Disk> Mount<D> {
 
     /// Whether a copy says something that the slot here does not know.
     fn is_news(&mut self, home: &SlotHeader) -> StoreResult<bool> {
-        let Some(there) = self.core.header_at(home.place())? else { return Ok(true) };
+        let Some(there) = self.core.header_at(home.place())? else {
+            // Of a place that is free here, and perhaps given back to the file system, a purged object says nothing: to take it
+            // over would take the place out of what is free, for nobody.
+            let at = home.address;
+            let free = home.state == State::Purged
+                && self.core.is_ours(at.chunkfile())
+                && self.core.space.is_free(at.chunk, at.offset_units);
+            return Ok(!free);
+        };
         if !there.is_object(&home.object_id()) || there.role != Role::Home {
             return Ok(!super::tenants::is_later_tenant(&there, home));
         }

@@ -4,8 +4,10 @@
 //! in bytes, the oldest go first; keeping them never stands in the way of a repair.
 
 use super::disk::{Disk, DiskFile, Entry, Open};
+use super::read::ReadError;
+use super::reader::Reader;
 use crate::format::paths::{DAMAGED, MountFile};
-use std::io;
+use std::io::{self, ErrorKind};
 
 /// Bytes that are kept in all.
 const BYTES_MAX: u64 = 64 << 20;
@@ -18,6 +20,60 @@ pub const ONE_MAX: usize = 4 << 20;
 pub fn keep_aside<D: Disk>(disk: &D, now_ms: u64, what: &str, bytes: &[u8]) {
     if let Err(error) = keep(disk, now_ms, what, bytes) {
         tracing::warn!(%error, what, "damaged bytes are replaced and could not be kept aside");
+    }
+}
+
+/// A part of a file that is damaged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The file.
+    pub path: String,
+    /// Where the damage begins.
+    pub from: u64,
+    /// Behind it; what is there of it counts.
+    pub until: u64,
+}
+
+impl Stretch {
+    /// All of a file.
+    #[must_use]
+    pub fn whole(path: &str) -> Self {
+        Self { path: path.to_owned(), from: 0, until: u64::MAX }
+    }
+}
+
+/// Keeps what can be read of a stretch. A file that is gone leaves nothing.
+pub fn put_aside<D: Disk>(disk: &D, now_ms: u64, stretch: &Stretch) {
+    let Stretch { path, from, until } = stretch;
+    let read = || -> io::Result<Vec<u8>> {
+        let file = disk.open(path, Open::Read)?;
+        let len = until.min(&file.len()?).saturating_sub(*from);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(ONE_MAX).min(ONE_MAX)];
+        let got = file.read_full_at(*from, &mut bytes)?;
+        bytes.truncate(got);
+        Ok(bytes)
+    };
+    let bytes = match read() {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return,
+        // A sector that is lost has nothing to be kept.
+        Err(_) => Vec::new(),
+    };
+    keep_aside(disk, now_ms, &format!("{path} from byte {from} on"), &bytes);
+}
+
+impl<D: Disk> Reader<D> {
+    /// How many files are kept aside on this mount, and how many bytes they take.
+    ///
+    /// # Errors
+    /// `Io`, `Fenced`.
+    pub fn kept_aside(&self) -> Result<(u64, u64), ReadError> {
+        self.check()?;
+        match self.disk().list(DAMAGED) {
+            Ok(kept) => Ok((kept.len() as u64, kept.iter().map(|entry| entry.len).sum())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok((0, 0)),
+            Err(e) => Err(ReadError::io(DAMAGED)(e)),
+        }
     }
 }
 

@@ -463,3 +463,6 @@ fn first(id: ChunkfileId) -> Address {
 
 #[path = "absorb_blank_tests.rs"]
 mod absorb_blank;
+
+#[path = "mend_tests.rs"]
+mod mend;

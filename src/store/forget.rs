@@ -8,6 +8,7 @@
 
 use super::disk::{Disk, DiskFile, Open};
 use super::error::{StoreError, StoreResult};
+use super::label_file::{is_damage, replace_both};
 use super::mount::Mount;
 use crate::cluster::members::Forget;
 use crate::format::forgotten::{FORGOTTEN_LEN_MAX, Forgotten, decode_file, encode_file};
@@ -135,13 +136,28 @@ impl<D: Disk> Mount<D> {
 pub const FORGOTTEN: &str =
     "forgotten: this machine was removed from its syncgroup for good (`forget`)";
 
-/// Reads the list of a mount; empty if there is none.
+/// Reads the list of a mount, or where it is damaged its copy; empty if there is none.
 ///
 /// # Errors
 /// `Io`, `Format`.
 pub fn read_forgotten<D: Disk>(disk: &D) -> StoreResult<Vec<Forgotten>> {
-    let io = |what: &str| StoreError::io(format!("{what} {}", paths::FORGOTTEN));
-    let file = match disk.open(paths::FORGOTTEN, Open::Read) {
+    let first = read_list(disk, paths::FORGOTTEN);
+    match &first {
+        Err(error) if is_damage(error) && is_there(disk, paths::FORGOTTEN_COPY) => {
+            read_list(disk, paths::FORGOTTEN_COPY).or(first)
+        }
+        Ok(_) | Err(_) => first,
+    }
+}
+
+fn is_there<D: Disk>(disk: &D, path: &str) -> bool {
+    matches!(disk.stat(path), Ok(Some(_)))
+}
+
+/// Reads one of the two; empty if there is none.
+pub(super) fn read_list<D: Disk>(disk: &D, path: &str) -> StoreResult<Vec<Forgotten>> {
+    let io = |what: &str| StoreError::io(format!("{what} {path}"));
+    let file = match disk.open(path, Open::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io("open")(error)),
@@ -152,15 +168,8 @@ pub fn read_forgotten<D: Disk>(disk: &D) -> StoreResult<Vec<Forgotten>> {
     Ok(decode_file(&bytes[..got])?)
 }
 
-/// Replaces the list as a whole; durable when it returns.
-fn write_forgotten<D: Disk>(disk: &D, all: &[Forgotten]) -> StoreResult<()> {
-    let io = |what: &str| StoreError::io(format!("{what} {}", paths::FORGOTTEN_TMP));
-    if disk.stat(paths::FORGOTTEN_TMP).map_err(io("stat"))?.is_some() {
-        disk.unlink(paths::FORGOTTEN_TMP).map_err(io("remove"))?;
-    }
-    let file = disk.open(paths::FORGOTTEN_TMP, Open::Create).map_err(io("create"))?;
-    file.write_all_at(0, &encode_file(all)).map_err(io("write"))?;
-    file.sync_data().map_err(io("fdatasync"))?;
-    disk.rename(paths::FORGOTTEN_TMP, paths::FORGOTTEN).map_err(io("rename"))?;
-    disk.sync_dir("").map_err(io("make durable the rename of"))
+/// Replaces the list and its copy, each as a whole; durable when it returns.
+pub(super) fn write_forgotten<D: Disk>(disk: &D, all: &[Forgotten]) -> StoreResult<()> {
+    let names = [paths::FORGOTTEN, paths::FORGOTTEN_COPY];
+    replace_both(disk, paths::FORGOTTEN_TMP, names, &encode_file(all))
 }

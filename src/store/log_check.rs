@@ -31,7 +31,9 @@ impl SegmentRef {
         Wanted { own: self.own, log: self.log, position: 0, up_to: 0 }
     }
 
-    fn path(&self) -> String {
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> String {
         let name = SegmentName { log_id: self.log.log_id, first: self.first };
         if self.own {
             MountFile::Binlog(name).path()
@@ -42,15 +44,20 @@ impl SegmentRef {
 }
 
 /// How a segment is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SegmentState {
     /// It came or went while it was read.
     Changed,
     /// As it was written; so many bytes.
     Whole(u64),
-    /// What is wrong.
-    Damaged(&'static str),
+    /// What is wrong, and where: bytes from, until.
+    Damaged(&'static str, Vec<(u64, u64)>),
 }
+
+/// Damaged places of a segment that are named.
+const PLACES_MAX: usize = 16;
+/// How much is named as damaged where nothing follows, bytes.
+const TAIL: u64 = 256 << 10;
 
 impl<D: Disk> Reader<D> {
     /// Every segment of every log on the mount, in order; `us` is whose binlog it is.
@@ -101,7 +108,8 @@ impl<D: Disk> Reader<D> {
             Opened::Segment(segment) => segment,
             Opened::Missing => return Ok(SegmentState::Changed),
             Opened::Unusable => {
-                return Ok(SegmentState::Damaged("the header of a segment is damaged"));
+                let header = vec![(0, SEGMENT_HEADER_LEN as u64)];
+                return Ok(SegmentState::Damaged("the header of a segment is damaged", header));
             }
         };
         let target = match next {
@@ -114,7 +122,7 @@ impl<D: Disk> Reader<D> {
             },
         };
         let state = check_batches(&segment, target)?;
-        if matches!(state, SegmentState::Damaged(_)) {
+        if matches!(state, SegmentState::Damaged(..)) {
             let path = at.path();
             let there = self.disk().stat(&path).map_err(ReadError::io(path.as_str()))?;
             if there.is_none() {
@@ -146,9 +154,10 @@ impl<D: Disk> Reader<D> {
 fn check_batches(segment: &Segment, target: Sequence) -> Result<SegmentState, ReadError> {
     let mut window = Window::new(segment);
     let (mut at, mut last) = (SEGMENT_HEADER_LEN as u64, segment.header.predecessor);
+    let mut damaged = Vec::new();
     loop {
         if target > 0 && last >= target {
-            return Ok(SegmentState::Whole(at));
+            break;
         }
         let batch = window.header_at(at)?.filter(|batch| batch.last > last);
         if let Some(batch) = batch
@@ -160,15 +169,27 @@ fn check_batches(segment: &Segment, target: Sequence) -> Result<SegmentState, Re
         }
         let behind = window.next_header(at + BATCH_ALIGN as u64)?;
         let later = match behind {
-            Some(behind) => window.header_at(behind)?.is_some_and(|batch| batch.last > last),
-            None => false,
+            Some(behind) => window.header_at(behind)?.filter(|b| b.last > last).map(|_| behind),
+            None => None,
         };
-        return Ok(if later {
-            SegmentState::Damaged("a batch in the middle of a segment is damaged")
-        } else if last < target {
-            SegmentState::Damaged("the last batches of a segment are damaged")
-        } else {
-            SegmentState::Whole(at)
-        });
+        match later {
+            Some(behind) if damaged.len() < PLACES_MAX => {
+                damaged.push((at, behind));
+                at = behind;
+            }
+            Some(_) => break,
+            None if last < target => {
+                damaged.push((at, at + TAIL));
+                return Ok(SegmentState::Damaged(
+                    "the last batches of a segment are damaged",
+                    damaged,
+                ));
+            }
+            None => break,
+        }
     }
+    if damaged.is_empty() {
+        return Ok(SegmentState::Whole(at));
+    }
+    Ok(SegmentState::Damaged("a batch in the middle of a segment is damaged", damaged))
 }

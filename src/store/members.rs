@@ -5,8 +5,8 @@
 
 use super::disk::Disk;
 use super::error::StoreResult;
+use super::label_file::write_label;
 use super::mount::Mount;
-use super::open::write_label;
 use super::sync::LogName;
 use crate::cluster::coverage::Coverage;
 use crate::cluster::members::every_member_covers;

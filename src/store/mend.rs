@@ -14,7 +14,7 @@ use super::mount::Mount;
 use super::scrub::Large;
 use crate::format::chunkfile::{CHUNKFILE_HEADER_LEN, ChunkfileHeader};
 use crate::format::file_id::ObjectId;
-use crate::format::ids::{Address, Place, Position};
+use crate::format::ids::{Address, ChunkfileId, Place, Position};
 use crate::format::paths;
 use crate::format::record::{ChunkfileCreated, Edit, SlotImage};
 use crate::format::slot::{Body, HEADER_LEN, Role, SlotHeader, State, looks_like_home};
@@ -28,6 +28,8 @@ pub enum Look {
     Gone,
     /// What is wrong.
     Damaged(&'static str),
+    /// Its content lies in this chunkfile, whose header is damaged: that comes first, the content may be whole.
+    Hidden(ChunkfileId),
     /// The content behind a tombstone is not here. It may be on no mirror at all.
     NoContent,
 }
@@ -62,6 +64,13 @@ impl<D: Disk> Mount<D> {
         }
         if self.has_slot_of(&header) {
             return Ok(Look::Whole(None));
+        }
+        if let Body::Slot(target) = header.body {
+            let id = target.chunkfile();
+            let is_here = self.core.chunks.states.contains_key(&id);
+            if is_here && self.core.chunks.secret(id).is_err() {
+                return Ok(Look::Hidden(id));
+            }
         }
         Ok(match header.state {
             State::Live => Look::Damaged("the checksum of the content is wrong"),

@@ -8,8 +8,10 @@
 use super::checkpoints::{Checkpoints, decode_checkpoint, read_checkpoint_bytes};
 use super::clock::Clock;
 use super::core::Core;
+use super::damaged::{Stretch, put_aside};
 use super::disk::{Disk, DiskFile, Open};
 use super::error::{StoreError, StoreResult};
+use super::label_file::{read_label, read_label_at, write_label};
 use super::log::{Current, FullSegment, Log, LogIdentity};
 use super::log_scan::{FoundSegment, ScanEnd, TornBatch, find_segments, scan};
 use super::lost_log;
@@ -24,7 +26,7 @@ use crate::cluster::reuse::Reuse;
 use crate::format::checkpoint::Checkpoint;
 use crate::format::crc::crc32c;
 use crate::format::ids::{ChunkfileId, LogId, Sequence};
-use crate::format::label::{LABEL_LEN_MAX, Label};
+use crate::format::label::Label;
 use crate::format::log::{BATCH_HEADER_LEN, BatchHeader, SEGMENT_HEADER_LEN};
 use crate::format::paths;
 use crate::format::record::{Begun, Record};
@@ -34,36 +36,6 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-
-/// Reads a label.
-///
-/// # Errors
-/// `Io` (not found among them), `Format` when it is damaged or newer.
-pub fn read_label<D: Disk>(disk: &D) -> StoreResult<Label> {
-    let io = |what: &str| StoreError::io(format!("{what} {}", paths::LABEL));
-    let file = disk.open(paths::LABEL, Open::Read).map_err(io("open"))?;
-    let len = file.len().map_err(io("length of"))?;
-    let len = usize::try_from(len).unwrap_or(LABEL_LEN_MAX).min(LABEL_LEN_MAX);
-    let mut bytes = vec![0; len];
-    let got = file.read_full_at(0, &mut bytes).map_err(io("read"))?;
-    Ok(Label::decode(&bytes[..got])?)
-}
-
-/// Replaces the label as a whole; durable when it returns.
-///
-/// # Errors
-/// `Io`.
-pub fn write_label<D: Disk>(disk: &D, label: &Label) -> StoreResult<()> {
-    let io = |what: &str| StoreError::io(format!("{what} {}", paths::LABEL_TMP));
-    if disk.stat(paths::LABEL_TMP).map_err(io("stat"))?.is_some() {
-        disk.unlink(paths::LABEL_TMP).map_err(io("remove"))?;
-    }
-    let file = disk.open(paths::LABEL_TMP, Open::Create).map_err(io("create"))?;
-    file.write_all_at(0, &label.encode()).map_err(io("write"))?;
-    file.sync_data().map_err(io("fdatasync"))?;
-    disk.rename(paths::LABEL_TMP, paths::LABEL).map_err(io("rename"))?;
-    disk.sync_dir("").map_err(io("make durable the rename of"))
-}
 
 impl<D: Disk> Mount<D> {
     /// Labels a blank directory and opens it. `label` carries names, uuids and members; log id and start count are
@@ -108,6 +80,14 @@ impl<D: Disk> Mount<D> {
         mut rng: StdRng,
     ) -> StoreResult<Self> {
         let old = read_label(&disk)?;
+        if read_label_at(&disk, paths::LABEL).is_err() {
+            // It is written again below.
+            put_aside(&disk, clock.now_ms(), &Stretch::whole(paths::LABEL));
+            tracing::error!(
+                mount = old.mount,
+                "the label is damaged: its copy is used, and both are written again"
+            );
+        }
         let lost = lost_log::is_lost(&disk, &old)?;
         let label = if lost { new_life(&old, &mut rng) } else { next_start(&old, &mut rng) };
         if !options.planted(Planted::ReuseStartCount) || old.start_count == 0 {

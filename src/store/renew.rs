@@ -1,15 +1,20 @@
 //! Giving up what is damaged of a log, or of the checkpoint, without giving up anything that it says: the slots have it all.
 //!
 //! A log goes on in a new segment, everything before is made durable in the slots (a checkpoint), and then the old segments go.
-//! Invariants: nothing of a log is removed before a checkpoint covers it; who still needs those records gets them by state;
+//! The damaged bytes are kept aside first. Invariants: nothing of a log is removed before a checkpoint covers it; who still needs those records gets them by state;
 //! each step is a slice (R4).
 
+use super::damaged::{Stretch, put_aside};
 use super::disk::Disk;
 use super::error::{StoreError, StoreResult};
+use super::forget::{read_list, write_forgotten};
+use super::label_file::{is_damage, read_label_at, write_label};
 use super::mount::Mount;
 use super::sync::LogName;
 use crate::format::ids::Sequence;
-use crate::format::paths::{BINLOG, MountFile, SYNCLOG};
+use crate::format::paths::{
+    BINLOG, FORGOTTEN, FORGOTTEN_COPY, LABEL, LABEL_COPY, MountFile, SYNCLOG,
+};
 use rand::Rng;
 use std::io::ErrorKind;
 
@@ -25,20 +30,22 @@ pub enum Part {
 }
 
 /// How far a renewal is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Renewal {
     /// Of what.
     pub part: Part,
     step: u8,
     /// Segments that begin here or before go.
     up_to: Sequence,
+    /// Damage that is still to be kept aside.
+    aside: Vec<Stretch>,
 }
 
 impl Renewal {
-    /// Nothing is done yet.
+    /// Nothing is done yet; this is damaged of it.
     #[must_use]
-    pub const fn of(part: Part) -> Self {
-        Self { part, step: 0, up_to: 0 }
+    pub const fn of(part: Part, aside: Vec<Stretch>) -> Self {
+        Self { part, step: 0, up_to: 0, aside }
     }
 }
 
@@ -49,6 +56,10 @@ impl<D: Disk> Mount<D> {
     /// The mount is fenced, or has no space for a new segment: the log stays as it is.
     pub fn renew(&mut self, renewal: &mut Renewal) -> StoreResult<bool> {
         self.check_fence()?;
+        if let Some(stretch) = renewal.aside.pop() {
+            put_aside(&self.core.disk, self.clock.now_ms(), &stretch);
+            return Ok(false);
+        }
         match renewal.step {
             0 => {
                 self.commit()?;
@@ -139,25 +150,54 @@ impl<D: Disk> Mount<D> {
         Ok(())
     }
 
-    /// Writes the label again if it is damaged on the medium. Whether it was.
+    /// Writes the label, and the list of forgotten members, again if one of their two files is damaged on the medium. What was.
     ///
     /// # Errors
     /// The mount is fenced.
-    pub fn mend_label(&mut self) -> StoreResult<bool> {
-        use super::open::{read_label, write_label};
-        use crate::format::envelope::FormatError;
+    pub fn mend_identity(&mut self) -> StoreResult<Vec<Identity>> {
         self.check_fence()?;
-        match read_label(&self.core.disk) {
-            Err(StoreError::Format(FormatError::Damaged(_) | FormatError::NotOurs(_))) => {}
-            // What is gone, or another one, is for whoever watches the folder.
-            Ok(_) | Err(_) => return Ok(false),
+        let mut mended = Vec::new();
+        let disk = &self.core.disk;
+        // What is gone, or another one, is for whoever watches the folder.
+        let damaged = |path: &&str| read_label_at(disk, path).is_err_and(|error| is_damage(&error));
+        let labels: Vec<&str> = [LABEL, LABEL_COPY].into_iter().filter(damaged).collect();
+        if !labels.is_empty() {
+            self.put_all_aside(&labels);
+            let written = write_label(&self.core.disk, &self.core.label);
+            written.inspect_err(|error| self.fence(error.to_string()))?;
+            mended.push(Identity::Label);
         }
-        let written = write_label(&self.core.disk, &self.core.label);
-        written.inspect_err(|error| self.fence(error.to_string()))?;
-        tracing::error!(
-            mount = self.core.label.mount,
-            "the label was damaged and is written again"
-        );
-        Ok(true)
+        let disk = &self.core.disk;
+        let damaged = |path: &&str| read_list(disk, path).is_err_and(|error| is_damage(&error));
+        let lists: Vec<&str> = [FORGOTTEN, FORGOTTEN_COPY].into_iter().filter(damaged).collect();
+        if !lists.is_empty() {
+            self.put_all_aside(&lists);
+            let written = write_forgotten(&self.core.disk, &self.forgotten);
+            written.inspect_err(|error| self.fence(error.to_string()))?;
+            mended.push(Identity::Forgotten);
+        }
+        for what in &mended {
+            tracing::error!(
+                mount = self.core.label.mount,
+                ?what,
+                "was damaged and is written again"
+            );
+        }
+        Ok(mended)
     }
+
+    fn put_all_aside(&self, paths: &[&str]) {
+        for path in paths {
+            put_aside(&self.core.disk, self.clock.now_ms(), &Stretch::whole(path));
+        }
+    }
+}
+
+/// What says whose a mount is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The label.
+    Label,
+    /// The list of members that were removed for good.
+    Forgotten,
 }

@@ -11,6 +11,7 @@ use super::read::ReadError;
 use super::reader::Reader;
 use super::slot_walk::{SlotWalk, Step};
 use crate::format::chunkfile::{CHUNKFILE_HEADER_LEN, ChunkfileHeader, FIRST_SLOT_UNITS};
+use crate::format::conflict::Conflict;
 use crate::format::crc::Crc32c;
 use crate::format::ids::{Address, ChunkfileId, Position, UNIT};
 use crate::format::paths;
@@ -75,6 +76,8 @@ impl Large {
 #[derive(Clone, Debug)]
 pub struct LargeCheck {
     large: Large,
+    /// Of a losing version: it has a name of its own in the archive.
+    archived: bool,
     next_block: u64,
     whole: Crc32c,
     table: Crc32c,
@@ -84,7 +87,21 @@ impl LargeCheck {
     /// Nothing is read yet.
     #[must_use]
     pub fn new(large: Large) -> Self {
-        Self { large, next_block: 0, whole: Crc32c::new(), table: Crc32c::new() }
+        let (whole, table) = (Crc32c::new(), Crc32c::new());
+        Self { large, archived: false, next_block: 0, whole, table }
+    }
+
+    /// Of a losing version, if its content is a large one.
+    #[must_use]
+    pub fn archived(lost: &Conflict) -> Option<Self> {
+        let large = Large {
+            home: lost.object.home().address,
+            content: lost.single?,
+            length: lost.length,
+            payload_crc: lost.payload_crc,
+            deleted: false,
+        };
+        Some(Self { archived: true, ..Self::new(large) })
     }
 }
 
@@ -198,7 +215,11 @@ impl<D: Disk> Reader<D> {
         self.check()?;
         let large = check.large;
         let bad = |what: &str, bytes| Ok((LargeState::Damaged(what.to_owned()), bytes));
-        let path = paths::single(large.content);
+        let path = if check.archived {
+            paths::conflict_single(large.content)
+        } else {
+            paths::single(large.content)
+        };
         let file = match self.disk().open(&path, Open::Read) {
             Ok(file) => file,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok((LargeState::Missing, 0)),

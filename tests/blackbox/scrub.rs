@@ -8,6 +8,7 @@ use crate::harness::damage::{
 };
 use crate::harness::mirrored::{json, until_live};
 use crate::harness::{PATIENCE, eventually, from_env};
+use crate::mirrors::{conflict, put_on_first};
 use std::path::PathBuf;
 
 fn three() -> Cluster {
@@ -239,4 +240,76 @@ fn damaged_logs_of_a_mirror_that_was_down_are_renewed() {
     scene.cluster.storages[0].stop();
     let (last, text) = scene.fsck(0);
     assert_eq!(last, "clean", "{text}");
+}
+
+/// Losing versions are as dear as those that won: they are verified, and come from a mirror when they are damaged, small and large.
+#[test]
+fn no_losing_version_rots_away() {
+    let mut cluster = crate::harness::mirrored::mirrors(tempfile::TempDir::new().unwrap(), 2);
+    for loses in [b"the edit that loses".to_vec(), vec![b'L'; 100_000]] {
+        let id = put_on_first(&cluster, b"first");
+        conflict(&mut cluster, &id, &loses, b"the edit that wins");
+    }
+    let archives: Vec<PathBuf> = [0, 1].map(|n| cluster.mount_path(n, 0).join("conflicts")).into();
+    eventually("both keep both", PATIENCE, || {
+        let kept = |path: &PathBuf| std::fs::read_dir(path).map_or(0, |entries| entries.count());
+        archives.iter().all(|path| kept(path) == 3).then_some(())
+    });
+    let content = |path: &PathBuf| -> std::collections::BTreeMap<PathBuf, Vec<u8>> {
+        let entries = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .map(|path| (PathBuf::from(path.file_name().unwrap()), std::fs::read(&path).unwrap()))
+            .collect()
+    };
+    let (before, other) = (content(&archives[0]), content(&archives[1]));
+    for (name, bytes) in &before {
+        // In the content of the small one, the head of the other, a block of the large content.
+        let offset = bytes.len() as u64 * 9 / 10;
+        flip_bit(&archives[0].join(name), offset, 3);
+    }
+    let row = scrubbed(&cluster.storages[0]);
+    all_is_mended(&row);
+    // The entry of the large one and its content are one damage.
+    assert_eq!(number(&row, "found"), 2, "{row}");
+    assert!(number(&row, "kept_aside") > 100_000, "the damaged bytes are kept aside: {row}");
+    assert_eq!(content(&archives[0]), before, "as it was written");
+    assert_eq!(content(&archives[1]), other, "the mirror is as it was");
+    let again = scrubbed(&cluster.storages[0]);
+    assert_eq!(number(&again, "found"), 2, "{again}");
+    cluster.stop_all();
+}
+
+/// A label that rotted while nobody looked needs no operator; if its copy rotted, too, what is said names the command that helps.
+#[test]
+fn a_label_that_rotted_while_the_daemon_was_down_needs_nobody() {
+    let mut scene = Scene::new(three(), 40, 10_000);
+    let mount = scene.cluster.mount_path(0, 0);
+    scene.cluster.storages[0].stop();
+    flip_bit(&mount.join("folio.mount"), 30, 1);
+    assert_ne!(scene.fsck(0).0, "clean", "there is something to be found");
+    scene.cluster.storages[0].start();
+    until_live(&scene.cluster);
+    assert_eq!(
+        json(&scene.cluster.storages[0].admin("mounts json"))["mounts"][0]["state"],
+        "online"
+    );
+    assert!(number(&scrub(&scene.cluster.storages[0]), "kept_aside") > 0);
+    scene.is_whole();
+    scene.cluster.storages[0].stop();
+    let (last, text) = scene.fsck(0);
+    assert_eq!(last, "clean", "{text}");
+
+    flip_bit(&mount.join("folio.mount"), 30, 1);
+    flip_bit(&mount.join("folio.mount.copy"), 31, 1);
+    scene.cluster.storages[0].spawn();
+    let node = &scene.cluster.storages[0];
+    eventually("status names what helps", PATIENCE, || {
+        node.try_admin("status").filter(|text| text.contains("recover 0 start --confirm"))
+    });
+    node.admin("recover 0 start --confirm");
+    eventually("it is refilled", 4 * PATIENCE, || {
+        (json(&node.admin("mounts json"))["mounts"][0]["state"] == "online").then_some(())
+    });
+    until_live(&scene.cluster);
+    scene.is_whole();
 }

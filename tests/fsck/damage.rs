@@ -51,6 +51,11 @@ fn about_the_mount() -> Vec<Damage> {
         damage("label gone", |m, _| remove(m, "folio.mount"), Kind::LabelMissing),
         damage("bit in the label", |m, _| flip(m, "folio.mount", 30), Kind::LabelDamaged),
         damage(
+            "bit in the copy of the label",
+            |m, _| flip(m, "folio.mount.copy", 30),
+            Kind::LabelCopyDamaged,
+        ),
+        damage(
             "label of a newer format",
             |m, _| write(m, "folio.mount", 4, &[2]),
             Kind::NewerFormat,

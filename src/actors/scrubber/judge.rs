@@ -5,13 +5,18 @@ use super::Opening;
 use crate::actors::ambient;
 use crate::actors::binlog::Binlog;
 use crate::actors::content_fetch::{fetch_anew, on_pool};
-use crate::actors::mend_room::{LOOKS_MAX, LookAgain, MendChunkfile, MendContent, Renew};
+use crate::actors::mend_room::{
+    LOOKS_MAX, LookAgain, LookAtArchived, MendArchived, MendChunkfile, MendContent, Renew,
+};
 use crate::actors::session::Problem;
 use crate::actors::state_pull::repair;
 use crate::cluster::coverage::Coverage;
 use crate::cluster::scrub::Damage;
 use crate::format::file_id::ObjectId;
 use crate::format::ids::{Address, ChunkfileId};
+use crate::store::archive::ArchivedName;
+use crate::store::archive_check::ArchivedState;
+use crate::store::damaged::Stretch;
 use crate::store::mend::Look;
 use crate::store::read::ReadError;
 use crate::store::renew::{Part, Renewal};
@@ -97,16 +102,23 @@ impl Opening {
                 Damage::Chunkfile(id) => {
                     self.mend_chunkfile(id).await;
                 }
-                Damage::Binlog(_) => self.renew(*damage, Part::Binlog, "tried again").await,
+                Damage::Binlog(_) => self.renew(*damage, Part::Binlog, "tried again", vec![]).await,
                 Damage::Synclog(machine, log_id) => {
                     let log = LogName { machine, log_id };
-                    self.renew(*damage, Part::Synclog(log), "tried again").await;
+                    self.renew(*damage, Part::Synclog(log), "tried again", vec![]).await;
                 }
                 Damage::Checkpoint => {
-                    self.renew(*damage, Part::Checkpoint, "tried again").await;
+                    self.renew(*damage, Part::Checkpoint, "tried again", vec![]).await;
                 }
-                // It is looked at all the time.
-                Damage::Label => self.config.mount.scrub.findings().is_whole(*damage),
+                Damage::Archived(object, edit) => {
+                    if let Err(why) = self.look_at_archived((object, edit)).await {
+                        self.failed(*damage, &why);
+                    }
+                }
+                // They are looked at all the time.
+                Damage::Label | Damage::Forgotten => {
+                    self.config.mount.scrub.findings().is_whole(*damage)
+                }
             }
         }
         for homes in homes.chunks(LOOKS_MAX) {
@@ -124,7 +136,18 @@ impl Opening {
         for id in files {
             self.look_at_header(id).await?;
         }
-        let (looks, covered) = self.tell(LookAgain(homes.to_vec())).await?;
+        let (mut looks, mut covered) = self.tell(LookAgain(homes.to_vec())).await?;
+        let hidden = looks.iter().filter_map(|look| match look {
+            Look::Hidden(id) => Some(*id),
+            _ => None,
+        });
+        let hidden: BTreeSet<ChunkfileId> = hidden.collect();
+        if !hidden.is_empty() {
+            for id in hidden {
+                self.look_at_header(id).await?;
+            }
+            (looks, covered) = self.tell(LookAgain(homes.to_vec())).await?;
+        }
         let mut damaged: BTreeMap<ChunkfileId, Vec<u32>> = BTreeMap::new();
         let mut larges = Vec::new();
         for ((home, object), look) in homes.iter().zip(looks) {
@@ -139,7 +162,7 @@ impl Opening {
                     damaged.entry(home.chunkfile()).or_default().push(home.offset_units);
                 }
                 // Somebody may have it; if nobody does, nothing is wrong.
-                Look::NoContent => {
+                Look::NoContent | Look::Hidden(_) => {
                     damaged.entry(home.chunkfile()).or_default().push(home.offset_units);
                 }
             }
@@ -189,6 +212,9 @@ impl Opening {
                 Look::Whole(_) => mount.scrub.findings().is_whole(damage),
                 Look::Gone => mount.scrub.findings().gone(damage),
                 Look::NoContent => {}
+                Look::Hidden(_) => {
+                    self.failed(damage, "the header of the chunkfile of its content is damaged");
+                }
                 Look::Damaged(what) => {
                     let why = if why.is_empty() { what } else { &why };
                     self.failed(damage, why);
@@ -200,28 +226,17 @@ impl Opening {
 
     /// The content of a large object may be damaged: it is read as a whole.
     async fn look_at_large(&self, large: Large, object: Option<ObjectId>) -> Result<(), String> {
-        let mut check = LargeCheck::new(large);
-        loop {
-            let shelf = Arc::clone(&self.shelf);
-            let step = move || {
-                let checked = shelf.check_large(&mut check, SLICE);
-                (check, checked)
-            };
-            let (back, checked) = on_pool(&self.config.mount, step).await?;
-            check = back;
-            let why = match checked.map_err(|error| words(&error))?.0 {
-                LargeState::More => continue,
-                LargeState::Whole => {
-                    let damage = Damage::Object(large.home);
-                    self.config.mount.scrub.findings().is_whole(damage);
-                    return Ok(());
-                }
-                LargeState::Missing if large.deleted => return Ok(()),
-                LargeState::Missing => "the singlefile is gone".to_owned(),
-                LargeState::Damaged(why) => why,
-            };
-            return self.mend_large(large, object, &why).await;
-        }
+        let why = match self.read_large(LargeCheck::new(large)).await?.0 {
+            LargeState::Whole | LargeState::More => {
+                let damage = Damage::Object(large.home);
+                self.config.mount.scrub.findings().is_whole(damage);
+                return Ok(());
+            }
+            LargeState::Missing if large.deleted => return Ok(()),
+            LargeState::Missing => "the singlefile is gone".to_owned(),
+            LargeState::Damaged(why) => why,
+        };
+        self.mend_large(large, object, &why).await
     }
 
     /// A reader found the content of a large object wrong.
@@ -255,9 +270,9 @@ impl Opening {
     }
 
     /// What is damaged of a log or of the checkpoint says nothing that the slots do not have: it is given up.
-    pub(super) async fn renew(&self, damage: Damage, part: Part, why: &str) {
+    pub(super) async fn renew(&self, damage: Damage, part: Part, why: &str, aside: Vec<Stretch>) {
         self.found(damage, why);
-        let mut renewal = Renewal::of(part);
+        let mut renewal = Renewal::of(part, aside);
         for _ in 0..RENEWAL_SLICES {
             match self.tell(Renew(renewal)).await {
                 Ok((_, true)) => return self.config.mount.scrub.findings().is_whole(damage),
@@ -266,6 +281,80 @@ impl Opening {
             }
         }
         self.failed(damage, "there is no space for a checkpoint");
+    }
+
+    /// Verifies an entry of the conflict archive, and has it mended; bytes that were read.
+    pub(super) async fn look_at_archived(&self, name: ArchivedName) -> Result<u64, String> {
+        let mount = &self.config.mount;
+        let damage = Damage::Archived(name.0, name.1);
+        let shelf = Arc::clone(&self.shelf);
+        let state = on_pool(mount, move || shelf.check_archived(name)).await?;
+        let mut state = state.map_err(|error| words(&error))?;
+        if matches!(state, ArchivedState::Damaged(_)) {
+            // It may just have been written.
+            state = self.tell(LookAtArchived(name)).await?;
+        }
+        let why = match state {
+            ArchivedState::Gone => {
+                mount.scrub.findings().gone(damage);
+                return Ok(0);
+            }
+            ArchivedState::Whole(bytes) => {
+                mount.scrub.findings().is_whole(damage);
+                return Ok(bytes);
+            }
+            ArchivedState::Damaged(why) => why.to_owned(),
+            ArchivedState::Large(check) => match self.read_large(check).await? {
+                (LargeState::Damaged(why), _) => why,
+                (LargeState::Missing, _) => "its content is gone".to_owned(),
+                (LargeState::Whole | LargeState::More, bytes) => {
+                    mount.scrub.findings().is_whole(damage);
+                    return Ok(bytes);
+                }
+            },
+        };
+        if matches!(self.tell(LookAtArchived(name)).await?, ArchivedState::Gone) {
+            mount.scrub.findings().gone(damage);
+            return Ok(0);
+        }
+        self.found(damage, &why);
+        match self.mend_archived(name).await {
+            Ok(true) => mount.scrub.findings().is_whole(damage),
+            Ok(false) => mount.scrub.findings().gone(damage),
+            Err(why) => self.failed(damage, &why),
+        }
+        Ok(0)
+    }
+
+    async fn mend_archived(&self, name: ArchivedName) -> Result<bool, String> {
+        let (table, mount) = (&self.config.table, &self.config.mount);
+        let (lost, content) = repair::archived(table, mount, name).await?;
+        if let Some(check) = LargeCheck::archived(&lost) {
+            let (state, _) = self.read_large(check).await?;
+            if let (Some(single), true) = (lost.single, state != LargeState::Whole) {
+                fetch_anew(table, mount, (single, lost.length)).await?;
+            }
+        }
+        self.tell(MendArchived(lost, content)).await
+    }
+
+    /// Reads a large content as a whole; how it is, and bytes that were read.
+    async fn read_large(&self, mut check: LargeCheck) -> Result<(LargeState, u64), String> {
+        let mut sum = 0;
+        loop {
+            let shelf = Arc::clone(&self.shelf);
+            let step = move || {
+                let checked = shelf.check_large(&mut check, SLICE);
+                (check, checked)
+            };
+            let (back, checked) = on_pool(&self.config.mount, step).await?;
+            check = back;
+            let (state, bytes) = checked.map_err(|error| words(&error))?;
+            sum += bytes;
+            if state != LargeState::More {
+                return Ok((state, sum));
+            }
+        }
     }
 
     /// Has the damaged header of a chunkfile written again; whether it is whole then.

@@ -1,4 +1,4 @@
-//! One round over a mount, slice by slice: checkpoint and logs, then chunkfile headers, slots, the contents of large objects; then the comparison of the
+//! One round over a mount, slice by slice: checkpoint, logs and conflict archive, then chunkfile headers, slots, the contents of large objects; then the comparison of the
 //! chunkfile with the mirrors (a part of [`scrubber`](super)).
 
 use super::Opening;
@@ -8,6 +8,9 @@ use crate::actors::state_pull::repair;
 use crate::cluster::scrub::Damage;
 use crate::format::chunkfile::CHUNKFILE_HEADER_LEN;
 use crate::format::ids::ChunkfileId;
+use crate::format::paths::CHECKPOINT;
+use crate::store::archive::ArchivedName;
+use crate::store::damaged::Stretch;
 use crate::store::log_check::{SegmentRef, SegmentState};
 use crate::store::read::ReadError;
 use crate::store::renew::Part;
@@ -40,6 +43,8 @@ enum Front {
     Segment(SegmentRef, Option<SegmentRef>),
     /// The header of a chunkfile: before any object is judged, since one may lie in a file that comes later than its home.
     Header(ChunkfileId),
+    /// An entry of the conflict archive.
+    Archived(ArchivedName),
 }
 
 impl Round {
@@ -94,16 +99,21 @@ impl Opening {
             let next = next.filter(|next| (next.own, next.log) == (segment.own, segment.log));
             front.push_back(Front::Segment(*segment, next));
         }
+        let shelf = Arc::clone(&self.shelf);
+        let names = on_pool(&self.config.mount, move || shelf.archive_names()).await?;
+        front.extend(names.map_err(|error| words(&error))?.kept.into_iter().map(Front::Archived));
         Ok(front)
     }
 
-    async fn step_front(&mut self, front: Front) -> Result<u64, String> {
+    async fn step_front(&mut self, round: &mut Round, front: Front) -> Result<u64, String> {
         let shelf = Arc::clone(&self.shelf);
         let (segment, next) = match front {
             Front::Checkpoint => {
                 let right = on_pool(&self.config.mount, move || shelf.check_checkpoint()).await?;
                 if matches!(right, Ok(Some(false))) {
-                    self.renew(Damage::Checkpoint, Part::Checkpoint, "its checksum is wrong").await;
+                    let aside = vec![Stretch::whole(CHECKPOINT)];
+                    let why = "its checksum is wrong";
+                    self.renew(Damage::Checkpoint, Part::Checkpoint, why, aside).await;
                 }
                 return Ok(0);
             }
@@ -114,30 +124,66 @@ impl Opening {
                 }
                 return Ok(CHUNKFILE_HEADER_LEN as u64);
             }
+            Front::Archived(name) => return self.look_at_archived(name).await,
             Front::Segment(segment, next) => (segment, next),
         };
-        let log = segment.log;
-        let tail = *self.config.mount.mirror.tail().borrow();
-        let up_to = match tail {
-            Some(tail) if segment.own && tail.log == log => tail.sequence,
-            // Nothing is known of a log of before, or of another machine's.
-            Some(_) | None => 0,
-        };
-        let state =
-            on_pool(&self.config.mount, move || shelf.check_segment(segment, next, up_to)).await?;
-        match state.map_err(|error| words(&error))? {
+        match self.check_segment(segment, next).await? {
             SegmentState::Changed => Ok(0),
             SegmentState::Whole(bytes) => Ok(bytes),
-            SegmentState::Damaged(why) => {
+            SegmentState::Damaged(why, places) => {
+                let aside = self.damage_of_log(round, segment, places).await?;
+                let log = segment.log;
                 let (damage, part) = if segment.own {
                     (Damage::Binlog(log.log_id), Part::Binlog)
                 } else {
                     (Damage::Synclog(log.machine, log.log_id), Part::Synclog(log))
                 };
-                self.renew(damage, part, why).await;
+                self.renew(damage, part, why, aside).await;
                 Ok(0)
             }
         }
+    }
+
+    async fn check_segment(
+        &self,
+        segment: SegmentRef,
+        next: Option<SegmentRef>,
+    ) -> Result<SegmentState, String> {
+        let tail = *self.config.mount.mirror.tail().borrow();
+        let up_to = match tail {
+            Some(tail) if segment.own && tail.log == segment.log => tail.sequence,
+            // Nothing is known of a log of before, or of another machine's.
+            Some(_) | None => 0,
+        };
+        let shelf = Arc::clone(&self.shelf);
+        let state =
+            on_pool(&self.config.mount, move || shelf.check_segment(segment, next, up_to)).await?;
+        state.map_err(|error| words(&error))
+    }
+
+    /// Everything that is damaged of the log of this segment, which is about to go as a whole: the others are looked at now.
+    async fn damage_of_log(
+        &self,
+        round: &mut Round,
+        of: SegmentRef,
+        places: Vec<(u64, u64)>,
+    ) -> Result<Vec<Stretch>, String> {
+        let stretch =
+            |segment: SegmentRef, (from, until)| Stretch { path: segment.path(), from, until };
+        let mut aside: Vec<Stretch> = places.into_iter().map(|place| stretch(of, place)).collect();
+        let (log, rest) = std::mem::take(&mut round.front).into_iter().partition(|front| {
+            matches!(front, Front::Segment(other, _) if (other.own, other.log) == (of.own, of.log))
+        });
+        round.front = rest;
+        let log: VecDeque<Front> = log;
+        for front in log {
+            if let Front::Segment(other, next) = front
+                && let SegmentState::Damaged(_, places) = self.check_segment(other, next).await?
+            {
+                aside.extend(places.into_iter().map(|place| stretch(other, place)));
+            }
+        }
+        Ok(aside)
     }
 
     /// One slice; bytes that were verified. `None`: that was all.
@@ -147,7 +193,7 @@ impl Opening {
             round.check = next.map(|large| (large, LargeCheck::new(large)));
         }
         if let Some(front) = round.front.pop_front() {
-            return self.step_front(front).await.map(Some);
+            return self.step_front(round, front).await.map(Some);
         }
         if let Some((large, check)) = round.check.take() {
             return self.step_large(round, large, check).await.map(Some);

@@ -11,10 +11,13 @@ use crate::actors::content_fetch::on_pool;
 use crate::actors::peers::{Peer, PeerTable, SyncState};
 use crate::actors::shared_mount::SharedMount;
 use crate::cluster::coverage::Coverage;
+use crate::format::conflict::Conflict;
+use crate::format::crc::crc32c;
 use crate::format::ids::ChunkfileId;
 use crate::format::record::ChunkfileCreated;
 use crate::format::slot::SlotHeader;
 use crate::messages::heads::COPIES_MAX;
+use crate::store::archive::ArchivedName;
 use crate::store::slot_copy::SlotCopy;
 use std::sync::Arc;
 use std::time::Duration;
@@ -139,6 +142,38 @@ pub async fn created(
         }
     }
     None
+}
+
+/// A losing version as a member has it, with its content (empty for a large one).
+///
+/// # Errors
+/// Why nobody gave it.
+pub async fn archived(
+    table: &Arc<PeerTable>,
+    mount: &Arc<SharedMount>,
+    name: ArchivedName,
+) -> Result<(Conflict, Vec<u8>), String> {
+    let mut why = "no other member that has the mount is connected".to_owned();
+    for peer in sources(table, mount) {
+        let machine = peer.machine;
+        let source = Source::new(peer, table.us, mount.index);
+        match source.archived(&[name]).await {
+            Ok((_, entries)) => {
+                let found = entries.into_iter().find(|(lost, content)| {
+                    let right = lost.single.is_some()
+                        || (lost.length == content.len() as u64
+                            && lost.payload_crc == crc32c(content));
+                    right && (lost.object, lost.tag.position()) == name
+                });
+                match found {
+                    Some(found) => return Ok(found),
+                    None => why = format!("machine {machine} does not have it whole either"),
+                }
+            }
+            Err(failed) => why = failed,
+        }
+    }
+    Err(why)
 }
 
 impl Pull<'_> {

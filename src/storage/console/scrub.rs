@@ -3,6 +3,7 @@
 use super::Sight;
 use crate::actors::admin_console::{CommandResult, ConsoleAnswer, Value};
 use crate::actors::ambient;
+use crate::actors::content_fetch::on_pool;
 use crate::actors::scrubber::Operate;
 use crate::actors::shared_mount::SharedMount;
 use crate::cluster::scrub::Pace;
@@ -27,7 +28,7 @@ impl Sight {
             all => (None, all),
         };
         let order = match rest {
-            [] | ["status"] => return Ok(self.scrubs(mount)),
+            [] | ["status"] => return Ok(self.scrubs(mount).await),
             ["start"] => Operate::Start,
             ["pause"] => Operate::Pause,
             ["resume"] => Operate::Resume,
@@ -47,11 +48,15 @@ impl Sight {
         Ok(ConsoleAnswer::new().fact("scrub", said).fact("next", "`scrub` shows how far it is"))
     }
 
-    fn scrubs(&self, only: Option<&Arc<SharedMount>>) -> ConsoleAnswer {
+    async fn scrubs(&self, only: Option<&Arc<SharedMount>>) -> ConsoleAnswer {
         let mounts = self.room.placement.mounts().iter();
         let mounts: Vec<&Arc<SharedMount>> =
             mounts.filter(|m| only.is_none_or(|only| only.index == m.index)).collect();
-        let rows = mounts.iter().map(|mount| self.scrub_row(mount)).collect();
+        let mut rows = Vec::new();
+        for mount in &mounts {
+            let aside = kept_aside(mount).await;
+            rows.push(self.scrub_row(mount, aside));
+        }
         let columns = [
             "mount",
             "state",
@@ -65,6 +70,7 @@ impl Sight {
             "open",
             "by_reads",
             "last_finished",
+            "kept_aside",
             "why",
         ];
         let answer = ConsoleAnswer::new().table("scrubs", &columns, rows);
@@ -85,7 +91,7 @@ impl Sight {
         answer.table("damaged", &["mount", "what", "since", "why"], open)
     }
 
-    fn scrub_row(&self, mount: &SharedMount) -> Vec<Value> {
+    fn scrub_row(&self, mount: &SharedMount, aside: Option<u64>) -> Vec<Value> {
         let status = mount.scrub.status();
         let enabled = self.scrubs.limits().enabled.load(Ordering::Relaxed);
         let state = match (mount.is_online(), status.paused, status.running) {
@@ -114,6 +120,7 @@ impl Sight {
             (findings.open_count() as u64).into(),
             findings.by_reads.into(),
             since(status.finished_ms).into(),
+            aside.map_or(Value::Nothing, Value::Bytes),
             status.why.as_str().into(),
         ]
     }
@@ -171,6 +178,13 @@ impl Sight {
         }
         Ok(())
     }
+}
+
+/// Bytes in `damaged/` of a mount; `None`: it is out of service.
+async fn kept_aside(mount: &SharedMount) -> Option<u64> {
+    let shelf = Arc::clone(&mount.open().ok()?.shelf);
+    let (_, bytes) = on_pool(mount, move || shelf.kept_aside()).await.ok()?.ok()?;
+    Some(bytes)
 }
 
 /// When, as people read it.
