@@ -335,8 +335,6 @@ mod tests {
         [
             MountFile::Label,
             MountFile::LabelTmp,
-            MountFile::LabelCopy,
-            MountFile::ForgottenCopy,
             MountFile::Checkpoint,
             MountFile::CheckpointTmp,
             MountFile::RecoveryState,
@@ -354,6 +352,8 @@ mod tests {
             MountFile::ScrubState,
             MountFile::ScrubStateTmp,
             MountFile::Damaged(p.sequence, n),
+            MountFile::LabelCopy,
+            MountFile::ForgottenCopy,
         ]
     }
 

@@ -22,7 +22,7 @@ pub enum ArchivedState {
     /// As it was written; so many bytes.
     Whole(u64),
     /// It names a large content, which is to be verified.
-    Large(LargeCheck),
+    Large(Box<LargeCheck>),
     /// What is wrong with it.
     Damaged(&'static str),
 }
@@ -39,7 +39,7 @@ fn check<D: Disk>(disk: &D, (object, edit): ArchivedName) -> StoreResult<Archive
             ArchivedState::Damaged("it is another losing version than its name says")
         }
         Ok(Some((lost, content))) => match LargeCheck::archived(&lost) {
-            Some(large) => ArchivedState::Large(large),
+            Some(large) => ArchivedState::Large(Box::new(large)),
             None => ArchivedState::Whole(content.len() as u64),
         },
     })

@@ -304,7 +304,7 @@ impl Opening {
                 return Ok(bytes);
             }
             ArchivedState::Damaged(why) => why.to_owned(),
-            ArchivedState::Large(check) => match self.read_large(check).await? {
+            ArchivedState::Large(check) => match self.read_large(*check).await? {
                 (LargeState::Damaged(why), _) => why,
                 (LargeState::Missing, _) => "its content is gone".to_owned(),
                 (LargeState::Whole | LargeState::More, bytes) => {
