@@ -60,14 +60,15 @@ impl<D: Disk> Core<D> {
             self.warnings.push(format!("the content of a losing version is not here: {path}"));
             return Ok(Kept::NoContent);
         }
-        if self.disk.stat(&path).map_err(io("stat"))?.is_some() {
-            self.disk.unlink(&path).map_err(io("remove"))?;
-        }
-        let file = self.disk.open(&path, Open::Create).map_err(io("create"))?;
+        // What is damaged keeps its name while it is written again, so a cut leaves it damaged and not gone.
+        let exists = self.disk.stat(&path).map_err(io("stat"))?.is_some();
+        let how = if exists { Open::Write } else { Open::Create };
+        let file = self.disk.open(&path, how).map_err(io("open"))?;
         let front = lost.encode_file();
         let parts: [&[u8]; 2] = [&front, content];
         let parts = if content.is_empty() { &parts[..1] } else { &parts[..] };
         file.write_all_vectored_at(0, parts).map_err(io("write"))?;
+        file.set_len((front.len() + content.len()) as u64).map_err(io("set the length of"))?;
         file.sync_data().map_err(io("fdatasync"))?;
         self.disk.sync_dir(CONFLICTS).map_err(io("make durable the name of"))?;
         self.disk.sync_dir("").map_err(io("make durable the folder of"))?;

@@ -9,7 +9,7 @@ use super::checkpoints::{Checkpoints, decode_checkpoint, read_checkpoint_bytes};
 use super::clock::Clock;
 use super::core::Core;
 use super::damaged::{Stretch, put_aside};
-use super::disk::{Disk, DiskFile, Open};
+use super::disk::{Disk, DiskFile};
 use super::error::{StoreError, StoreResult};
 use super::label_file::{read_label, read_label_at, write_label};
 use super::log::{Current, FullSegment, Log, LogIdentity};
