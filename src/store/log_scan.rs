@@ -49,8 +49,8 @@ pub struct ScanEnd {
     pub last: Sequence,
     /// Damage in the middle.
     pub damage: Vec<LogDamage>,
-    /// Whether a torn batch with intact records at its front stands at the tail: they were visited, and must be
-    /// written again as a batch of their own.
+    /// Whether a torn batch with intact records at its front stands at the tail: they were visited. Who applies them makes
+    /// them a batch of their own first, so that the next start reads them, too.
     pub torn: Option<TornBatch>,
 }
 

@@ -386,6 +386,12 @@ impl<D: Disk> Opening<D> {
         for segment in &segments[start..] {
             segment.file.sync_data().map_err(StoreError::io("fdatasync of the binlog"))?;
         }
+        let last = segments.len() - 1;
+        let (from, before) = match segments.get(last) {
+            Some(tail) if last > start => (begin, tail.header.predecessor),
+            Some(_) | None => (offset, after),
+        };
+        keep_torn_front::<D>(identity, segments, last, from, before)?;
         let (core, tokens) = (&mut self.core, &self.tokens);
         let end = scan::<D>(identity, segments, start, offset, after, &mut |raw| {
             if let Some(answered) = core.replay(raw)? {
@@ -429,10 +435,7 @@ impl<D: Disk> Opening<D> {
             return Ok(Log::resume(disk, identity, &self.core.options, full, current, last));
         }
         let tail = segments.remove(end.segment);
-        let mut current = Current { file: tail.file, header: tail.header, tail: end.tail };
-        if let Some(torn) = &end.torn {
-            write_again(&mut current, &identity, torn)?;
-        }
+        let current = Current { file: tail.file, header: tail.header, tail: end.tail };
         let full = segments.iter().map(full_segment).collect();
         Ok(Log::resume(disk, identity, &self.core.options, full, current, last))
     }
@@ -504,9 +507,25 @@ fn full_segment<F>(segment: &FoundSegment<F>) -> FullSegment {
     FullSegment { first: header.first, last: segment.last, len: header.len }
 }
 
-/// The intact front of a torn batch was applied: it becomes a batch of its own, so that the next start reads it too.
+/// Makes the intact front of a torn batch at the tail, in the segment `last`, a batch of its own: before anything of it is
+/// applied (R8), for a power cut meanwhile may take it.
+fn keep_torn_front<D: Disk>(
+    identity: &LogIdentity,
+    segments: &mut [FoundSegment<D::File>],
+    last: usize,
+    from: u64,
+    after: Sequence,
+) -> StoreResult<()> {
+    let end = scan::<D>(identity, segments, last, from, after, &mut |_| Ok(()))?;
+    match (&end.torn, segments.get(last)) {
+        (Some(torn), Some(segment)) => write_again(segment, end.tail, identity, torn),
+        _ => Ok(()),
+    }
+}
+
 fn write_again<F: DiskFile>(
-    current: &mut Current<F>,
+    segment: &FoundSegment<F>,
+    tail: u64,
     identity: &LogIdentity,
     torn: &TornBatch,
 ) -> StoreResult<()> {
@@ -519,12 +538,10 @@ fn write_again<F: DiskFile>(
         body_len: u32::try_from(torn.body.len()).unwrap_or(u32::MAX),
         body_crc: crc32c(&torn.body),
     };
-    let sealed = header.encode(&current.header.secret);
+    let sealed = header.encode(&segment.header.secret);
     debug_assert_eq!(sealed.len(), BATCH_HEADER_LEN);
     let parts: [&[u8]; 2] = [&sealed, &torn.body];
-    let written = current.file.write_all_vectored_at(current.tail, &parts);
+    let written = segment.file.write_all_vectored_at(tail, &parts);
     written.map_err(StoreError::io("write the torn batch of the binlog again"))?;
-    current.file.sync_data().map_err(StoreError::io("fdatasync of the binlog"))?;
-    current.tail += header.stride();
-    Ok(())
+    segment.file.sync_data().map_err(StoreError::io("fdatasync of the binlog"))
 }
