@@ -4,7 +4,9 @@
 mod fake_cluster;
 
 use bytes::Bytes;
-use fake_cluster::{Fault, Node, View, empty_view, set_state, storage, storage_with, tracker};
+use fake_cluster::{
+    Fault, Node, View, empty_view, mirror_of, set_state, storage, storage_with, tracker,
+};
 use folio::client::{Body, Client, ClientOptions, ErrorCode, GetOptions, PutOptions};
 use folio::cluster::view::State;
 use folio::settings::keys::Keys;
@@ -106,6 +108,24 @@ async fn a_full_or_failed_storage_says_so_at_once() {
         let error = client.put(Body::bytes("x"), PutOptions::default()).await.expect_err("no");
         assert_eq!((error.code, storage.seen().len()), (code, turn + 1));
     }
+}
+
+#[tokio::test]
+async fn an_edit_waits_until_a_mirror_makes_it_in_place_of_a_failed_mount() {
+    let (view, _tracker, owner, client) = small().await;
+    let written = client.put(Body::bytes("one"), PutOptions::default()).await.expect("stored");
+    let _mirror = mirror_of(&owner, 2, &view).await;
+    client.view().await.expect("heard");
+    // The owner says so, and the mirror that hands the edit to it; each once more before the mirror has heard of it.
+    for _ in 0..4 {
+        owner.fault(Fault::Say(ErrorCode::Fenced));
+    }
+    client.modify(&written.id, Body::bytes("two"), None).await.expect("made by the mirror");
+    assert_eq!((read(&client, &written.id).await, owner.seen().len()), (Bytes::from("two"), 6));
+    owner.fault(Fault::Say(ErrorCode::NoSpace));
+    owner.fault(Fault::Say(ErrorCode::NoSpace));
+    let error = client.modify(&written.id, Body::bytes("three"), None).await.expect_err("full");
+    assert_eq!((error.code, owner.seen().len()), (ErrorCode::NoSpace, 8));
 }
 
 #[tokio::test]

@@ -168,6 +168,8 @@ struct Story {
     renewals: u32,
     /// All goals of the round answered, and nothing that a pause would change.
     settled: bool,
+    /// The round has other goals, who may soon do what this one cannot.
+    shared: bool,
 }
 
 /// What follows from a failed attempt.
@@ -228,6 +230,7 @@ impl Driver {
         deadline: Instant,
     ) -> Result<Option<O::Output>> {
         story.settled = !goals.is_empty();
+        story.shared = goals.len() > 1;
         for (index, goal) in goals.iter().enumerate() {
             let now = Instant::now();
             // A silent machine must not use up the time of those behind it.
@@ -309,10 +312,13 @@ impl Story {
     fn judge<O: Operation>(&mut self, failure: Failure, operation: &mut O, goal: &Goal) -> Then {
         let Failure { error, left } = failure;
         let nature = operation.nature();
-        let lasting = matches!(
-            error.code,
-            ErrorCode::NoSpace | ErrorCode::Fenced | ErrorCode::ReadOnly | ErrorCode::Damaged
-        );
+        let lasting = match error.code {
+            ErrorCode::NoSpace | ErrorCode::ReadOnly | ErrorCode::Damaged => true,
+            // Mirrors hand an edit to the owner, and answer with its answer, until they have heard of its failed mount:
+            // then one of them makes the edit.
+            ErrorCode::Fenced => !(nature == Nature::Edit && self.shared),
+            _ => false,
+        };
         self.settled &= lasting && left == Left::Answered;
         let code = error.code;
         let mut first_doubt = false;

@@ -90,6 +90,7 @@ impl Node {
 struct Shared {
     kind: Daemon,
     machine: MachineId,
+    syncgroup: String,
     keys: Vec<Vec<u8>>,
     store: Arc<Mutex<Store>>,
     view: Arc<Mutex<ClusterView>>,
@@ -107,13 +108,33 @@ pub async fn storage(machine: MachineId, view: &View) -> Node {
 }
 
 pub async fn storage_with(machine: MachineId, view: &View, keys: Vec<Vec<u8>>) -> Node {
-    let node = start(Daemon::Storage, machine, keys, view).await;
+    let node = start(Daemon::Storage, machine, keys, view, Place::of(machine)).await;
     set_state(view, machine, &node.address, State::Online);
     node
 }
 
+/// A mirror of a storage: holds what that holds, and answers to what it is asked by the same orders.
+pub async fn mirror_of(storage: &Node, machine: MachineId, view: &View) -> Node {
+    let place = Place { syncgroup: syncgroup(storage.machine), store: Arc::clone(&storage.store) };
+    let node = start(Daemon::Storage, machine, Vec::new(), view, place).await;
+    set_state_in(view, &syncgroup(storage.machine), machine, &node.address, State::Online);
+    node
+}
+
 pub async fn tracker(view: &View) -> Node {
-    start(Daemon::Tracker, 0, Vec::new(), view).await
+    start(Daemon::Tracker, 0, Vec::new(), view, Place::of(0)).await
+}
+
+/// The syncgroup of a node, and what it holds.
+struct Place {
+    syncgroup: String,
+    store: Arc<Mutex<Store>>,
+}
+
+impl Place {
+    fn of(machine: MachineId) -> Self {
+        Self { syncgroup: syncgroup(machine), store: Arc::default() }
+    }
 }
 
 pub fn syncgroup(machine: MachineId) -> String {
@@ -121,6 +142,10 @@ pub fn syncgroup(machine: MachineId) -> String {
 }
 
 pub fn set_state(view: &View, machine: MachineId, address: &str, state: State) {
+    set_state_in(view, &syncgroup(machine), machine, address, state);
+}
+
+fn set_state_in(view: &View, syncgroup: &str, machine: MachineId, address: &str, state: State) {
     let mount = MountView {
         index: 0,
         state: MountState::Online,
@@ -144,15 +169,22 @@ pub fn set_state(view: &View, machine: MachineId, address: &str, state: State) {
     let mut view = view.lock().expect("view");
     view.epoch += 1;
     let group: &mut GroupView = view.groups.entry("g".into()).or_default();
-    let members = group.syncgroups.entry(syncgroup(machine)).or_default();
+    let members = group.syncgroups.entry(syncgroup.to_owned()).or_default();
     members.storages.insert(machine, storage);
 }
 
-async fn start(kind: Daemon, machine: MachineId, keys: Vec<Vec<u8>>, view: &View) -> Node {
+async fn start(
+    kind: Daemon,
+    machine: MachineId,
+    keys: Vec<Vec<u8>>,
+    view: &View,
+    place: Place,
+) -> Node {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let address = listener.local_addr().expect("bound").to_string();
-    let store = Arc::new(Mutex::new(Store::default()));
-    let shared = Shared { kind, machine, keys, store: Arc::clone(&store), view: Arc::clone(view) };
+    let Place { syncgroup, store } = place;
+    let view = Arc::clone(view);
+    let shared = Shared { kind, machine, syncgroup, keys, store: Arc::clone(&store), view };
     let task = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
@@ -208,7 +240,7 @@ async fn serve(stream: TcpStream, shared: Shared) {
     let identity = heads::NodeIdentity {
         kind: session.shared.kind,
         group: if session.shared.kind == Daemon::Storage { "g".into() } else { String::new() },
-        syncgroup: syncgroup(session.shared.machine),
+        syncgroup: session.shared.syncgroup.clone(),
         machine: session.shared.machine,
         instance: Uuid::new([session.shared.machine as u8; 16]),
         version: "1".into(),
