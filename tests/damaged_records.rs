@@ -15,6 +15,7 @@ mod common;
 mod fields;
 
 use common::content;
+use common::files::segments;
 use common::machines::{Machine, insist, syncgroup, until, until_live};
 use fields::{Field, batches};
 use folio::messages::heads::IdBytes;
@@ -54,20 +55,6 @@ fn edits(machine: &Machine, seed: usize, expected: &mut Expected) {
         let bytes = content(seed + 900 + turn, 100 + turn * 70).to_vec();
         expected.insert(insist(|| machine.put(0, &bytes)).id, Some(bytes));
     }
-}
-
-fn segments(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(segments(&path));
-        } else if path.extension().is_some_and(|ext| ext == "log") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
 }
 
 /// Flips a bit of one field of each batch that stands in the middle of the logs in a folder, every other one, another field

@@ -34,20 +34,7 @@ fn blocks(path: &Path) -> u64 {
 }
 
 fn label() -> Label {
-    Label {
-        group: "g".into(),
-        syncgroup: "a".into(),
-        machine: 1,
-        mount: 0,
-        mount_uuid: [3; 16],
-        instance: [4; 16],
-        log_id: 0,
-        start_count: 0,
-        was_mountpoint: false,
-        created_ms: 0,
-        generation: 0,
-        members: Vec::new(),
-    }
+    Label::blank("g", "a", 1, 0, [3; 16], [4; 16])
 }
 
 #[test]

@@ -58,6 +58,33 @@ pub struct Label {
 }
 
 impl Label {
+    /// A label that nothing was stored under yet: no life, no start, nobody who mirrors it. Creating the mount gives it
+    /// its log id.
+    #[must_use]
+    pub fn blank(
+        group: &str,
+        syncgroup: &str,
+        machine: MachineId,
+        mount: MountIndex,
+        mount_uuid: [u8; 16],
+        instance: [u8; 16],
+    ) -> Self {
+        Self {
+            group: group.to_owned(),
+            syncgroup: syncgroup.to_owned(),
+            machine,
+            mount,
+            mount_uuid,
+            instance,
+            log_id: 0,
+            start_count: 0,
+            was_mountpoint: false,
+            created_ms: 0,
+            generation: 0,
+            members: Vec::new(),
+        }
+    }
+
     /// The file's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

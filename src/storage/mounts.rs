@@ -217,18 +217,16 @@ impl MountOpener {
         let mount_root =
             is_mount_root(&self.path).map_err(|error| self.cannot("look at", &error))?;
         let label = Label {
-            group: self.settings.group.clone(),
-            syncgroup: self.settings.syncgroup.clone(),
-            machine: self.settings.machine_id,
-            mount: self.index,
-            mount_uuid: ambient::random().map_err(random)?,
-            instance: self.memory.instance(),
-            log_id: 0,
-            start_count: 0,
             was_mountpoint: mount_root,
-            created_ms: 0,
-            generation: 0,
             members,
+            ..Label::blank(
+                &self.settings.group,
+                &self.settings.syncgroup,
+                self.settings.machine_id,
+                self.index,
+                ambient::random().map_err(random)?,
+                self.memory.instance(),
+            )
         };
         let (clock, tokens) = (Arc::new(SystemClock), Arc::clone(&self.tokens));
         let mount = Mount::create(disk.clone(), label, self.options(), clock, tokens);

@@ -248,20 +248,7 @@ mod tests {
     /// nor covered by anything.
     #[test]
     fn what_a_batch_left_again_is_no_damage_of_those_who_were_there_before() {
-        let label = Label {
-            group: "g".into(),
-            syncgroup: "a".into(),
-            machine: 1,
-            mount: 0,
-            mount_uuid: [1; 16],
-            instance: [4; 16],
-            log_id: 0,
-            start_count: 0,
-            was_mountpoint: false,
-            created_ms: 0,
-            generation: 0,
-            members: Vec::new(),
-        };
+        let label = Label::blank("g", "a", 1, 0, [1; 16], [4; 16]);
         let options = MountOptions { undelete_window_ms: 0, ..MountOptions::default() };
         let clock = Arc::new(ManualClock::at(1));
         let tokens = Arc::new(TokenTable::default());

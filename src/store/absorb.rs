@@ -9,7 +9,7 @@ use super::disk::{Disk, Open};
 use super::error::{StoreError, StoreResult};
 use super::mount::Mount;
 use super::slot_copy::SlotCopy;
-use super::take::Incoming;
+use super::take::{Incoming, is_same_home, replaced};
 use crate::cluster::coverage::Coverage;
 use crate::cluster::version::{Decision, compare};
 use crate::format::conflict::Conflict;
@@ -58,7 +58,7 @@ impl<D: Disk> Mount<D> {
         let mut absorbed = Absorbed::default();
         let mut wanted = Vec::new();
         for copy in copies {
-            let edit = image_of(copy);
+            let mut edit = image_of(copy);
             let Ok((home, _)) = self.core.headers_of(&edit) else {
                 absorbed.refused += 1;
                 continue;
@@ -85,6 +85,9 @@ impl<D: Disk> Mount<D> {
                 self.core.ensure_allocated(image, copy.payload.len())?;
             }
             self.core.ensure_allocated(&edit.home, copy.payload.len())?;
+            // A restart counts by what the record says, and finds the slot as it is after it.
+            let there = self.core.header_at(home.place())?;
+            edit.replaced = replaced(there.as_ref().filter(|there| is_same_home(there, &home)));
             wanted.push((edit, home, copy.payload.clone()));
         }
         for (edit, home, payload) in &wanted {
@@ -175,7 +178,7 @@ impl<D: Disk> Mount<D> {
                 && self.core.space.is_free(at.chunk, at.offset_units);
             return Ok(!free);
         };
-        if !there.is_object(&home.object_id()) || there.role != Role::Home {
+        if !is_same_home(&there, home) {
             return Ok(!super::tenants::is_later_tenant(&there, home));
         }
         if compare(&there.version, &home.version) != Decision::Ignore {

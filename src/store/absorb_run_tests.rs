@@ -241,3 +241,37 @@ fn a_lying_run_writes_nothing_that_is_not_at_its_source() {
     let foreign = ChunkfileCreated { secret: [3; 16], ..created };
     assert_eq!(attempt(whole, &foreign).1, 0);
 }
+
+/// A copy of a slot takes the place of an older version, and what a restart replays says so: also twice.
+#[test]
+fn no_restart_counts_a_copied_version_twice() {
+    let (disk, mut mount, ids) = source_of(3);
+    let source = Reader::new(disk.clone(), MOUNT, 3);
+    let home = ids[1].home().address;
+    let created = [source.chunkfile_created(home.chunkfile()).unwrap().unwrap()];
+    let copy = SimDisk::new(SimOptions::default());
+    let mut mirror = live_mount(&copy, 2);
+    let mut absorb = |mirror: &mut Mount<SimDisk>| {
+        let absorbed = mirror.absorb(&created, &[source.copy_slot(home).unwrap()]).unwrap();
+        assert_eq!((absorbed.taken, absorbed.refused), (1, 0));
+    };
+    absorb(&mut mirror);
+    while !mirror.checkpoint_step().unwrap() {}
+    let body = content(&mount, &disk, &[200; 2500]);
+    mount.stage_modify(&ids[1], Token::default(), body, None).unwrap();
+    mount.commit().unwrap();
+    absorb(&mut mirror);
+    let expected = mirror.stats().counters;
+    assert_eq!((expected.live_objects, expected.live_bytes), (1, 2500));
+    mount.stage_delete(&ids[1], Token::default(), None).unwrap();
+    mount.commit().unwrap();
+    for deleted in [false, true] {
+        if deleted {
+            absorb(&mut mirror);
+        }
+        let expected = mirror.stats().counters;
+        drop(mirror);
+        mirror = reopen(&copy, 2);
+        assert_eq!(mirror.stats().counters, expected, "{deleted}");
+    }
+}

@@ -413,20 +413,7 @@ mod tests {
     }
 
     fn mount(disk: &SimDisk) -> Mount<SimDisk> {
-        let label = Label {
-            group: "test".to_owned(),
-            syncgroup: "a".to_owned(),
-            machine: 1,
-            mount: 0,
-            mount_uuid: [1; 16],
-            instance: [9; 16],
-            log_id: 0,
-            start_count: 0,
-            was_mountpoint: false,
-            created_ms: 0,
-            generation: 0,
-            members: Vec::new(),
-        };
+        let label = Label::blank("test", "a", 1, 0, [1; 16], [9; 16]);
         let tokens = Arc::new(TokenTable::default());
         Mount::create(disk.clone(), label, options(), Arc::new(SystemClock), tokens).unwrap()
     }

@@ -12,13 +12,15 @@ use super::options::{MountOptions, Planted};
 use super::space::Space;
 use crate::format::checkpoint::{AnsweredToken, Counters, FreedPlace};
 use crate::format::forgotten::Forgotten;
-use crate::format::ids::{Address, ChunkNumber, ChunkfileId, Place, Position, Sequence, Token};
+use crate::format::ids::{
+    Address, ChunkNumber, ChunkfileId, Place, Position, Sequence, Tag, Token,
+};
 use crate::format::label::Label;
 use crate::format::paths;
 use crate::format::record::{Edit, Replaced, SlotImage};
 use crate::format::slot::{Body, HEADER_LEN, SlotHeader, State};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest slot header with its extra vector entries.
 const HEADER_READ: usize = HEADER_LEN + 16 * 255;
@@ -54,9 +56,10 @@ pub struct Core<D: Disk> {
     /// Contents that replayed edits gave up, with the homes of their objects: a later edit, of another log perhaps, may
     /// have brought one back, so they are looked at when all logs are replayed.
     pub freed_singles: Vec<(Position, Place)>,
-    /// Homes of which a replay applied a version again: what stands there in the end is in use, whichever record had
-    /// freed its place before.
-    pub replayed_homes: BTreeSet<Address>,
+    /// Homes of which a replay applied a version again, and which one last: what stands there in the end is in use,
+    /// whichever record had freed its place before, and what several records say (a copy of a slot, then its log) is
+    /// counted once.
+    pub replayed_homes: BTreeMap<Address, Tag>,
     /// What of other logs the replay of our own showed to be covered.
     pub reached: Vec<Position>,
     /// Removals of members that the replay of our own log showed.
@@ -86,7 +89,7 @@ impl<D: Disk> Core<D> {
             rebuilt: false,
             images: Vec::new(),
             freed_singles: Vec::new(),
-            replayed_homes: BTreeSet::new(),
+            replayed_homes: BTreeMap::new(),
             reached: Vec::new(),
             forgotten: Vec::new(),
             archived: 0,

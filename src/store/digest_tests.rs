@@ -323,20 +323,7 @@ fn options() -> MountOptions {
 }
 
 fn live_mount(disk: &SimDisk, machine: u16) -> Mount<SimDisk> {
-    let label = Label {
-        group: "g".into(),
-        syncgroup: "a".into(),
-        machine,
-        mount: MOUNT,
-        mount_uuid: [machine as u8; 16],
-        instance: [4; 16],
-        log_id: 0,
-        start_count: 0,
-        was_mountpoint: false,
-        created_ms: 0,
-        generation: 0,
-        members: Vec::new(),
-    };
+    let label = Label::blank("g", "a", machine, MOUNT, [machine as u8; 16], [4; 16]);
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(5));
     let options = MountOptions { seed: [machine as u8; 32], ..options() };
     Mount::create(disk.clone(), label, options, clock, Arc::new(TokenTable::default())).unwrap()

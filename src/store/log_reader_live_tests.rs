@@ -33,20 +33,7 @@ fn options(seed: u64) -> MountOptions {
 }
 
 fn label() -> Label {
-    Label {
-        group: "g".into(),
-        syncgroup: "a".into(),
-        machine: LOG.machine,
-        mount: MOUNT,
-        mount_uuid: [3; 16],
-        instance: [4; 16],
-        log_id: 0,
-        start_count: 0,
-        was_mountpoint: false,
-        created_ms: 0,
-        generation: 0,
-        members: Vec::new(),
-    }
+    Label::blank("g", "a", LOG.machine, MOUNT, [3; 16], [4; 16])
 }
 
 fn open<D: Disk>(disk: &D, seed: u64, new: bool) -> Mount<D> {

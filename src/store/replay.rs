@@ -93,7 +93,7 @@ impl<D: Disk> Core<D> {
             self.replay_slots(edit, &home, target.as_ref(), raw)?;
         }
         self.account(edit, &home, raw.sequence);
-        self.replayed_homes.insert(edit.home.address);
+        self.replayed_homes.insert(edit.home.address, home.version.tag);
         if let Some(content) = edit.freed_single {
             self.freed_singles.push((content, home.place()));
         }

@@ -20,6 +20,20 @@ use crate::format::slot::{Body, Role, SlotHeader, State};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+/// Whether the slot is of the object that a version is of, and not of another tenant of its place.
+pub(super) fn is_same_home(there: &SlotHeader, home: &SlotHeader) -> bool {
+    there.is_object(&home.object_id()) && there.role == Role::Home
+}
+
+/// What an edit over this version takes out of the counters.
+pub(super) fn replaced(old: Option<&SlotHeader>) -> Replaced {
+    old.map_or(Replaced::Nothing, |old| match old.state {
+        State::Live => Replaced::Live(old.length),
+        State::Deleted => Replaced::Deleted(old.length),
+        State::Purged => Replaced::Purged,
+    })
+}
+
 /// Bytes of a record about our own accounts, at most.
 pub(super) const SETTLED_MAX: usize = 512;
 
@@ -39,23 +53,21 @@ impl<D: Disk> Mount<D> {
     pub(super) fn take_version(&mut self, incoming: &Incoming<'_>) -> StoreResult<()> {
         let home = incoming.home;
         let (edit, len) = (incoming.edit, incoming.payload.len());
-        if incoming.again {
-            self.core.replayed_homes.insert(edit.home.address);
-        }
+        let counted = incoming.again
+            && self.core.replayed_homes.insert(edit.home.address, home.version.tag)
+                == Some(home.version.tag);
         if self.core.is_for_former_tenant(edit, home, len, !incoming.again)? {
             return self.drop_former(incoming);
         }
         // Anybody else's header there has to give way.
         let there = self.core.header_at(home.place())?;
-        let same =
-            |there: &SlotHeader| there.is_object(&home.object_id()) && there.role == Role::Home;
-        let Some(old) = there.filter(same) else {
+        let Some(old) = there.filter(|there| is_same_home(there, home)) else {
             return self.store_version(None, incoming, false);
         };
         match compare(&old.version, &home.version) {
             Decision::Ignore => {
                 if incoming.again {
-                    self.count_again(&old, incoming)?;
+                    self.count_again(&old, incoming, counted)?;
                 }
                 match home.body {
                     Body::Single(content) if old.version.tag == home.version.tag => {
@@ -82,7 +94,12 @@ impl<D: Disk> Mount<D> {
     }
 
     /// The slot holds this version or a later one already: the killed process wrote it, perhaps after the checkpoint.
-    fn count_again(&mut self, there: &SlotHeader, incoming: &Incoming<'_>) -> StoreResult<()> {
+    fn count_again(
+        &mut self,
+        there: &SlotHeader,
+        incoming: &Incoming<'_>,
+        counted: bool,
+    ) -> StoreResult<()> {
         let Incoming { edit, home, payload, .. } = *incoming;
         if there.version.tag == home.version.tag {
             self.core.note_edit_used(edit, home);
@@ -100,7 +117,7 @@ impl<D: Disk> Mount<D> {
                 self.core.dirty_folders.insert(paths::folder(&path).to_owned());
             }
         }
-        if !self.core.rebuilt {
+        if !self.core.rebuilt && !counted {
             self.core.count(edit.replaced, home);
         }
         self.core.note_tombstone(home);
@@ -145,12 +162,7 @@ impl<D: Disk> Mount<D> {
         self.core.write_slot(&edit.home, inline)?;
         self.core.note_edit_used(edit, home);
         self.keep_in_use(home)?;
-        let replaced = old.map_or(Replaced::Nothing, |old| match old.state {
-            State::Live => Replaced::Live(old.length),
-            State::Deleted => Replaced::Deleted(old.length),
-            State::Purged => Replaced::Purged,
-        });
-        self.core.count(replaced, home);
+        self.core.count(replaced(old), home);
         self.core.note_tombstone(home);
         if let Some(Body::Single(content)) = old.map(|old| old.body)
             && home.body != Body::Single(content)
@@ -210,7 +222,7 @@ impl<D: Disk> Mount<D> {
     /// The logs were replayed one after the other, and not in the order in which they were applied: what stands now
     /// uses its places, also where a record of one log freed them after a record of another had used them again.
     pub(super) fn keep_replayed_in_use(&mut self) -> StoreResult<()> {
-        for address in std::mem::take(&mut self.core.replayed_homes) {
+        for address in std::mem::take(&mut self.core.replayed_homes).into_keys() {
             let there = self.core.header_at(Place { address, capacity_units: 0 })?;
             if let Some(home) = there.filter(|there| there.role == Role::Home) {
                 self.keep_in_use(&home)?;

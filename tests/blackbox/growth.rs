@@ -5,6 +5,7 @@
 use crate::harness::cluster::Cluster;
 use crate::harness::content::{content, identify};
 use crate::harness::mirrored::{json, runtime, until_live};
+use crate::harness::mounting::{Mounted, permitted};
 use crate::harness::{PATIENCE, eventually};
 use folio::client::{Body, Client, GetOptions, PutOptions};
 use folio::format::file_id::FileId;
@@ -12,7 +13,6 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -194,19 +194,6 @@ fn what_is_new_is_used_and_nothing_old_is_moved() {
         assert_eq!(identify(&cli.get(&id)), Ok((index, 0)));
     }
     cluster.stop_all();
-}
-
-/// Runs a system command; `false` if this machine does not permit it.
-fn permitted(program: &str, args: &[&str]) -> bool {
-    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-}
-
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _gone_already = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 #[test]

@@ -3,12 +3,11 @@
 use crate::harness::cluster::{Cluster, Node};
 use crate::harness::content::{content, identify};
 use crate::harness::mirrored::{json, until_live};
+use crate::harness::mounting::{Mounted, permitted};
 use crate::harness::run::Cli;
 use crate::harness::{PATIENCE, eventually};
 use folio::format::file_id::FileId;
 use serde_json::Value;
-use std::path::PathBuf;
-use std::process::Command;
 
 /// What stands on the only mirror of the first machine, by index and length.
 type Stored = Vec<(u64, String)>;
@@ -96,19 +95,6 @@ fn no_missing_mount_of_a_peer_stops_the_sync_of_the_others() {
     std::fs::rename(&away, &mount).expect("rename");
     catches_up(&cluster, &stored);
     cluster.stop_all();
-}
-
-/// Runs a system command; `false` if this machine does not permit it.
-fn permitted(program: &str, args: &[&str]) -> bool {
-    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-}
-
-struct Mounted(PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _gone_already = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 #[test]

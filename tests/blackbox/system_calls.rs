@@ -3,6 +3,7 @@
 
 use crate::harness::cluster::Cluster;
 use crate::harness::content::content;
+use crate::harness::mounting::{Mounted, permitted};
 use crate::harness::{PATIENCE, eventually};
 use folio::client::{Body, Client, GetOptions, PutOptions};
 use rustix::process::{Pid, Signal, kill_process};
@@ -161,15 +162,6 @@ fn nor_on_a_tmpfs() {
     }
 }
 
-/// An overlay that is unmounted however the test ends.
-struct Overlay(PathBuf);
-
-impl Drop for Overlay {
-    fn drop(&mut self) {
-        let _gone_already = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
-}
-
 #[test]
 fn nor_on_an_overlay() {
     let base = TempDir::new().expect("folder");
@@ -179,20 +171,12 @@ fn nor_on_an_overlay() {
         path
     });
     let [lower, upper, work] = [lower, upper, work].map(|path| path.display().to_string());
-    let mounted = Command::new("mount")
-        .args(["-t", "overlay", "overlay", "-o"])
-        .arg(format!("lowerdir={lower},upperdir={upper},workdir={work}"))
-        .arg(&merged)
-        .output();
-    match mounted {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            let why = String::from_utf8_lossy(&output.stderr);
-            return println!("skipped: no right to mount an overlay: {}", why.trim());
-        }
-        Err(error) => return println!("skipped: mount: {error}"),
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let at = merged.to_str().expect("text");
+    if !permitted("mount", &["-t", "overlay", "overlay", "-o", &options, at]) {
+        return println!("skipped: no right to mount an overlay");
     }
-    let overlay = Overlay(merged);
+    let overlay = Mounted(merged);
     one_read_per_get("overlay", TempDir::new_in(&overlay.0).expect("folder"));
 }
 

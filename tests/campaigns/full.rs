@@ -1,9 +1,10 @@
 //! Disks that are full and disks that go away. Both need the right to mount.
 
+use crate::cluster;
 use crate::harness::cluster::Cluster;
 use crate::harness::content::{content, identify};
 use crate::harness::eventually;
-use crate::{Mounted, cluster, permitted};
+use crate::harness::mounting::{Mounted, permitted};
 use std::path::Path;
 use std::time::Duration;
 

@@ -11,6 +11,8 @@
 
 mod console;
 mod edits;
+#[path = "../common/files.rs"]
+mod files;
 mod full;
 #[path = "../blackbox/harness/mod.rs"]
 mod harness;
@@ -25,7 +27,6 @@ mod upgrade;
 
 use harness::cluster::Cluster;
 use std::path::Path;
-use std::process::Command;
 use tempfile::TempDir;
 
 /// A folder on the disk that the campaign is to use.
@@ -58,30 +59,6 @@ fn disk_usage(dir: &Path) -> u64 {
         }
     }
     sum
-}
-
-/// Runs a system command; `false` (with its words) when it fails.
-fn permitted(program: &str, args: &[&str]) -> bool {
-    match Command::new(program).args(args).output() {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => {
-            println!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
-            false
-        }
-        Err(error) => {
-            println!("{program}: {error}");
-            false
-        }
-    }
-}
-
-/// A file system that is unmounted when the campaign ends, however it ends.
-struct Mounted(std::path::PathBuf);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _gone_already = Command::new("umount").arg("-l").arg(&self.0).output();
-    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -1,5 +1,6 @@
 //! Mounts that are refilled: how fast, with how much memory, and killed in every phase.
 
+use crate::files::files_below;
 use crate::harness::cluster::Cluster;
 use crate::harness::load::Load;
 use crate::harness::mirrored::until_live;
@@ -26,20 +27,6 @@ fn fill(cluster: &Cluster, sizes: &[&str], count: u64) {
 fn settle(folder: &Path) {
     let folder = File::open(folder).expect("folder");
     rustix::fs::syncfs(&folder).expect("syncfs");
-}
-
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let (mut found, mut todo) = (Vec::new(), vec![folder.to_owned()]);
-    while let Some(folder) = todo.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if entry.path().is_dir() {
-                todo.push(entry.path());
-            } else {
-                found.push(entry.path());
-            }
-        }
-    }
-    found
 }
 
 /// Bytes per second of copying the mount's chunkfiles as they lie there, each with an fsync.

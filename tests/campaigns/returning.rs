@@ -2,6 +2,7 @@
 //! damaged or deleted meanwhile.
 
 use crate::campaign_dir;
+use crate::files::segments;
 use crate::harness::cluster::{Cluster, Node};
 use crate::harness::{eventually, from_env};
 use serde_json::Value;
@@ -40,21 +41,6 @@ enum Mishap {
     NoSynclogs,
     /// The log of the one that was written to is deleted.
     NoBinlog,
-}
-
-/// Segments of a log on a mount, oldest first.
-fn segments(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(segments(&path));
-        } else if path.extension().is_some_and(|ext| ext == "log") {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
 }
 
 /// Flips a bit of one field of a record at places that are spread over a log; how many.

@@ -1,9 +1,10 @@
 //! A real tree of tens of thousands of files, and one object of 1 GiB.
 
+use crate::cluster;
 use crate::harness::content::next;
 use crate::harness::from_env;
+use crate::harness::mounting::permitted;
 use crate::harness::process::proc_status;
-use crate::{cluster, permitted};
 use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};

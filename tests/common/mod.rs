@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::expect_used, reason = "a test fails here")]
 
 pub mod cables;
+pub mod files;
 pub mod machines;
 pub mod proxy;
 pub mod rooms;

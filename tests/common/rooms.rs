@@ -95,20 +95,7 @@ fn inline(bytes: &[u8]) -> Content {
 
 /// A new mount on a simulated disk.
 pub fn engine(disk: &SimDisk, index: MountIndex, tokens: &Arc<TokenTable>) -> Mount<SimDisk> {
-    let label = Label {
-        group: "test".to_owned(),
-        syncgroup: "a".to_owned(),
-        machine: 1,
-        mount: index,
-        mount_uuid: [index; 16],
-        instance: [9; 16],
-        log_id: 0,
-        start_count: 0,
-        was_mountpoint: false,
-        created_ms: 0,
-        generation: 0,
-        members: Vec::new(),
-    };
+    let label = Label::blank("test", "a", 1, index, [index; 16], [9; 16]);
     let options = MountOptions {
         chunkfile_size: 4 << 20,
         reserve_free: 0,

@@ -155,20 +155,7 @@ fn token(ticket: Ticket) -> Token {
 }
 
 fn new_label() -> Label {
-    Label {
-        group: "g".into(),
-        syncgroup: "s".into(),
-        machine: 1,
-        mount: 0,
-        mount_uuid: [7; 16],
-        instance: [8; 16],
-        log_id: 1,
-        start_count: 0,
-        was_mountpoint: false,
-        created_ms: 0,
-        generation: 0,
-        members: Vec::new(),
-    }
+    Label::blank("g", "s", 1, 0, [7; 16], [8; 16])
 }
 
 impl Engine for Folio {

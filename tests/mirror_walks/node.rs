@@ -102,20 +102,8 @@ impl Node {
         let disk = SimDisk::new(SimOptions::default());
         let clock = Arc::new(ManualClock::default());
         let tokens = Arc::new(TokenTable::default());
-        let label = Label {
-            group: "g".into(),
-            syncgroup: "a".into(),
-            machine,
-            mount: 0,
-            mount_uuid: [u8::try_from(machine).unwrap(); 16],
-            instance: [9; 16],
-            log_id: 0,
-            start_count: 0,
-            was_mountpoint: false,
-            created_ms: 0,
-            generation: 0,
-            members: Vec::new(),
-        };
+        let label =
+            Label::blank("g", "a", machine, 0, [u8::try_from(machine).unwrap(); 16], [9; 16]);
         let opened = life << 32;
         let options = options(machine, opened, retention);
         let mount =

@@ -5,6 +5,7 @@
 //! - [`run`]: one run of the command line, with a bound on its time.
 //! - [`mirrored`]: scenes with mirrors, small here and large as campaigns.
 //! - [`damage`]: bits that are changed on a disk, and what may come of it.
+//! - [`mounting`]: file systems that a test mounts.
 //! - [`load`]: clients that store and edit all the time.
 //! - [`refilled`]: the same with mounts that are refilled.
 //! - [`content`]: bytes that say of which object and version they are.
@@ -19,6 +20,7 @@ pub mod content;
 pub mod damage;
 pub mod load;
 pub mod mirrored;
+pub mod mounting;
 pub mod ports;
 pub mod process;
 pub mod refilled;
