@@ -21,7 +21,7 @@ use fields::{Field, batches};
 use folio::messages::heads::IdBytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What must be there: content, or deleted.
 type Expected = BTreeMap<IdBytes, Option<Vec<u8>>>;

@@ -251,7 +251,7 @@ fn no_restart_counts_a_copied_version_twice() {
     let created = [source.chunkfile_created(home.chunkfile()).unwrap().unwrap()];
     let copy = SimDisk::new(SimOptions::default());
     let mut mirror = live_mount(&copy, 2);
-    let mut absorb = |mirror: &mut Mount<SimDisk>| {
+    let absorb = |mirror: &mut Mount<SimDisk>| {
         let absorbed = mirror.absorb(&created, &[source.copy_slot(home).unwrap()]).unwrap();
         assert_eq!((absorbed.taken, absorbed.refused), (1, 0));
     };

@@ -6,6 +6,7 @@
 use crate::campaign_dir;
 use crate::harness::content::{below, content, identify};
 use crate::harness::mirrored::json;
+use crate::harness::mounting::permitted;
 use crate::harness::process::{Daemon, folio, proc_status};
 use crate::harness::{PATIENCE, eventually, from_env};
 use serde_json::Value;
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 const MACHINES: usize = 3;
 
 fn ip(args: &[&str]) -> bool {
-    crate::permitted("ip", args)
+    permitted("ip", args)
 }
 
 /// Three hosts on a bridge, each with a tracker and a storage.

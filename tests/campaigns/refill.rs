@@ -8,7 +8,7 @@ use crate::harness::refilled::{self, Console, PHASES, empty, killed_once};
 use crate::harness::{content, eventually, from_env};
 use crate::{campaign_dir, median};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Nothing takes so long.

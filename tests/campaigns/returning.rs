@@ -7,7 +7,7 @@ use crate::harness::cluster::{Cluster, Node};
 use crate::harness::{eventually, from_env};
 use serde_json::Value;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Nothing takes so long.

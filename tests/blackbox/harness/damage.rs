@@ -16,6 +16,9 @@ use std::time::Duration;
 /// A whole round over a mount, on a machine that is busy with other things.
 const ROUND: Duration = Duration::from_secs(120);
 
+/// What is given back to the file system at once.
+const BLOCK: usize = 4096;
+
 /// Which files of a mount are hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
@@ -165,17 +168,33 @@ pub fn scrubbed(node: &Node) -> Value {
     })
 }
 
-/// A fingerprint of everything that a mount stores, logs and what changes by itself left out.
-pub fn stored(mount: &Path) -> BTreeMap<PathBuf, u64> {
+/// Fingerprints of everything that a mount stores, block by block; logs and what changes by itself left out.
+pub fn stored(mount: &Path) -> BTreeMap<PathBuf, Vec<u64>> {
     let data = files(mount, Where::Data);
     data.into_iter()
         .map(|path| {
             let bytes = std::fs::read(&path).expect("file");
-            let mut hash = std::hash::DefaultHasher::new();
-            std::hash::Hash::hash(&bytes, &mut hash);
-            (path, std::hash::Hasher::finish(&hash))
+            (path, bytes.chunks(BLOCK).map(fingerprint).collect())
         })
         .collect()
+}
+
+/// What a mount stores has not changed since then. Blocks of holes are given back to the file system when nobody can be
+/// reading them any more, which may be later: what has become zeros is left to fsck.
+pub fn unchanged_since(before: &BTreeMap<PathBuf, Vec<u64>>, mount: &Path) {
+    let now = stored(mount);
+    assert!(before.keys().eq(now.keys()), "files of {} came or went", mount.display());
+    for ((path, before), now) in before.iter().zip(now.values()) {
+        let zeros = |at: usize| now[at] == fingerprint(&[0; BLOCK]);
+        let changed = (0..before.len()).find(|at| before[*at] != now[*at] && !zeros(*at));
+        assert_eq!((changed, before.len()), (None, now.len()), "{} changed", path.display());
+    }
+}
+
+fn fingerprint(block: &[u8]) -> u64 {
+    let mut hash = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(block, &mut hash);
+    std::hash::Hasher::finish(&hash)
 }
 
 /// The files of a mount that may be hit, in order.
