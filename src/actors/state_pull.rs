@@ -218,6 +218,8 @@ impl Pull<'_> {
             self.copy_archive(source, None).await?;
         }
         let bytes = work.values().map(|work| bytes_of(&work.created)).sum();
+        // Of this pass: while others edit, several may be needed until nothing differs.
+        self.progress.done.store(0, Ordering::Relaxed);
         self.progress.total.store(bytes, Ordering::Relaxed);
         self.tally().chunkfiles = work.len() as u64;
         stream::iter(work.into_values().enumerate().map(Ok))

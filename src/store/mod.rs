@@ -43,6 +43,7 @@ mod receive;
 pub mod recovery_file;
 pub mod renew;
 mod replay;
+mod restart;
 mod runs;
 pub mod scrub;
 pub mod sim_disk;
