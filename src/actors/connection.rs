@@ -51,6 +51,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// Bytes not yet read by the client beyond which no request is taken from it.
 pub const OUT_HIGH: usize = 1 << 20;
+/// Answers of one turn up to so many bytes wait for the other connections that have something to do.
+const LATER_MAX: usize = 64 << 10;
 /// How long a connection may take to hand over its last answers when the daemon stops.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -231,6 +233,7 @@ impl Connection {
             return Poll::Ready(ended);
         }
         self.outbox.register(cx.waker());
+        let mut read = false;
         loop {
             self.take_answers();
             if !self.input.is_empty() {
@@ -239,6 +242,11 @@ impl Connection {
             }
             self.pump();
             self.room.meter.record(&mut self.answered);
+            if read && !self.out.is_empty() && self.out.len() <= LATER_MAX {
+                // After the others whose requests have come: a client that sleeps is woken for all of them at once.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             let wrote = match self.out.poll_write(&mut self.stream, cx) {
                 Poll::Ready(Ok(wrote)) => wrote,
                 Poll::Ready(Err(_)) => return Poll::Ready("the client is gone"),
@@ -248,7 +256,7 @@ impl Connection {
             if self.out.is_flushed() && self.is_done() {
                 return Poll::Ready(if self.stopping { "the daemon stops" } else { "closed" });
             }
-            let read = match self.poll_read(cx) {
+            read = match self.poll_read(cx) {
                 Poll::Ready(Ok(read)) => read,
                 Poll::Ready(Err(_)) => return Poll::Ready("the client is gone"),
                 Poll::Pending => false,
