@@ -105,6 +105,27 @@ fn no_joining_machine_that_begins_anew_is_left_blank() {
     tell(&steps, 3, 1);
 }
 
+/// It came while one member was cut off, and who alone could tell that one of it was forgotten there.
+#[test]
+fn no_new_machine_serves_before_those_who_are_away_count_it() {
+    let steps = [
+        Step::Put(0, false),
+        Step::Put(0, false),
+        Step::Edit(0, 1, Kind::Delete, false),
+        Step::Recover(2, 61, 61),
+        Step::Cable(0, 2, true),
+        Step::Pull(2, 1),
+        Step::Exchange(1, 2),
+        Step::Report(1, 2),
+        Step::Forget(0, 1),
+        Step::Recycle(0),
+        Step::Edit(0, 1, Kind::Purge, false),
+        Step::Report(0, 0),
+        Step::Edit(0, 0, Kind::Move, false),
+    ];
+    tell(&steps, 3, 1);
+}
+
 /// Copied, deleted, purged, its place used again by who did not count the joining machine yet: then it copies once more,
 /// and no record will ever tell it.
 #[test]

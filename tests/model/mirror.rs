@@ -109,6 +109,10 @@ pub struct Mirror {
     pub blank: bool,
     /// Recovered, but not yet as far as its sources were.
     pub catching_up: Option<Coverage>,
+    /// Not one of the founders, who know each other.
+    pub newcomer: bool,
+    /// Members that count a newcomer, as others say.
+    pub counted_by: BTreeSet<MachineId>,
     pub outcast: bool,
     pub slots: BTreeMap<Address, Slot>,
     pub logs: BTreeMap<(MachineId, LogId), Log>,
@@ -149,6 +153,8 @@ impl Mirror {
             up: true,
             blank: true,
             catching_up: None,
+            newcomer: false,
+            counted_by: BTreeSet::new(),
             outcast: false,
             slots: BTreeMap::new(),
             logs: BTreeMap::new(),

@@ -100,6 +100,9 @@ impl World {
             notes: Notes::default(),
             lives: (1..=members).map(|n| (id_of(n), 1)).collect(),
         };
+        for mirror in world.mirrors.iter_mut().skip(members - blank) {
+            mirror.newcomer = true;
+        }
         for mirror in world.mirrors.iter_mut().take(members - blank) {
             mirror.blank = false;
             mirror.append(What::Announce);

@@ -80,6 +80,7 @@ impl World {
             }
         }
         mirror.reach_as_far_as(&source.coverage);
+        mirror.hear_who_counts_us(&source);
         mirror.meet_members(&source.members);
         if mirror.catching_up.is_some() {
             // A whole copy of one source: what another one had, and lost since, is not waited for.
@@ -123,6 +124,17 @@ impl World {
         };
         let live: Vec<M> = (0..self.mirrors.len()).filter(live).collect();
         let (machine, log_id) = (mirror.machine, mirror.log_id);
+        // Who cannot be asked now counts a founder, but need not know of a new machine: the one who would tell may be
+        // forgotten there before it does.
+        let unheard = mirror.newcomer
+            && (0..self.mirrors.len()).any(|n| {
+                let other = &self.mirrors[n];
+                let counts = mirror.confirmed.contains_key(&other.machine)
+                    || mirror.counted_by.contains(&other.machine);
+                // Who is gone for good frees nothing any more: an operator says so, if nobody has yet.
+                let away = (!self.linked(n, m) || !other.up) && !other.outcast;
+                n != m && mirror.members.contains(&other.machine) && away && !counts
+            });
         let known = if self.rules.is_off(Off::Join) {
             live.iter().all(|n| self.mirrors[*n].coverage.get(machine, log_id) > 0)
         } else {
@@ -131,7 +143,7 @@ impl World {
                 of.filter(|(life, _)| *life == self.mirrors[*n].log_id)
                     .map(|(_, coverage)| coverage)
             });
-            may_serve(machine, log_id, &mirror.coverage, confirmed)
+            !unheard && may_serve(machine, log_id, &mirror.coverage, confirmed)
         };
         let damaged = |home| mirror.slots[home].head.is_some() && !mirror.is_whole(*home);
         let complete = mirror.coverage.covers_all(goal) && !mirror.slots.keys().any(damaged);
@@ -194,10 +206,12 @@ impl World {
         let old = &self.mirrors[m];
         let (machine, members) = (old.machine, old.members.clone());
         let (stashed, same) = (old.stashed.clone(), self.rules.is_off(Off::NewLogId));
+        let newcomer = old.newcomer;
         let life = if same { old.log_id } else { old.log_id + 1 };
         self.lives.insert((machine, life));
         self.mirrors[m] = Mirror::blank(machine, life, &members, &self.rules);
         self.mirrors[m].stashed = stashed;
+        self.mirrors[m].newcomer = newcomer;
     }
 
     pub(super) fn recover(&mut self, m: M, sources: u8, mixed: u8) -> bool {
@@ -256,6 +270,7 @@ impl World {
             }
         }
         for source in &sources {
+            mirror.hear_who_counts_us(source);
             mirror.meet_members(&source.members);
         }
         mirror.members.insert(mirror.machine);
@@ -366,6 +381,7 @@ impl World {
         }
         self.mirrors[m].outcast = false;
         self.mirrors[m].up = true;
+        self.mirrors[m].newcomer = true;
         if !with_disk {
             self.reset(m);
         }
@@ -374,6 +390,16 @@ impl World {
 }
 
 impl Mirror {
+    /// Who has heard of any life of ours, by what it reported to somebody.
+    pub(super) fn hear_who_counts_us(&mut self, source: &Self) {
+        let of_us =
+            |at: Position| at.machine == self.machine && !source.refuses(at.machine, at.log_id);
+        let knows = |coverage: &Coverage| coverage.iter().any(of_us);
+        let told = source.known.iter().filter(|(_, coverage)| knows(coverage));
+        let told: Vec<MachineId> = told.map(|(machine, _)| *machine).collect();
+        self.counted_by.extend(told);
+    }
+
     /// Members that another one knows. One that is forgotten here must have come back in a new life.
     pub(super) fn meet_members(&mut self, members: &BTreeSet<MachineId>) {
         for member in members {
