@@ -129,6 +129,19 @@ async fn an_edit_waits_until_a_mirror_makes_it_in_place_of_a_failed_mount() {
 }
 
 #[tokio::test]
+async fn a_put_whose_storage_freezes_is_done_by_a_mirror_in_time() {
+    let (view, _tracker, storage, _client) = small().await;
+    let _mirror = mirror_of(&storage, 2, &view).await;
+    let tracker = tracker(&view).await;
+    let client = client_for(&tracker, Duration::from_secs(4), None).await.expect("connects");
+    // Neither the first attempt is answered, nor the next one in the same place.
+    storage.fault(Fault::Silent);
+    storage.fault(Fault::Silent);
+    client.put(Body::bytes("x"), PutOptions::default()).await.expect("stored");
+    assert_eq!(storage.objects(), 1);
+}
+
+#[tokio::test]
 async fn an_unknown_token_is_renewed_only_if_nothing_can_have_been_done() {
     let (_view, _tracker, storage, client) = small().await;
     storage.fault(Fault::Say(ErrorCode::UnknownToken));

@@ -145,6 +145,8 @@ async fn ask(room: &StorageRoom, tag: RequestTag, question: &Question) -> Result
         members.iter().map(|member| member.machine).filter(|m| *m != room.machine).collect();
     others.sort_unstable_by_key(|machine| (*machine != question.id.machine, *machine));
     let (mut said, mut away) = (Vec::new(), Vec::new());
+    // Damaged on two, and not to be found on a third: that one was refilled from them, and nobody could give it a copy.
+    let (mut gone, mut damaged) = (None, false);
     for machine in others {
         let peer = room.peers.get(machine);
         let answer = match &peer {
@@ -153,13 +155,28 @@ async fn ask(room: &StorageRoom, tag: RequestTag, question: &Question) -> Result
         };
         match answer {
             Heard::Answer(passed) => return Ok(passed),
+            Heard::Definite(problem)
+                if question.problem.code == ErrorCode::Damaged
+                    && problem.code == ErrorCode::NotFound =>
+            {
+                gone = Some(problem);
+            }
             Heard::Definite(problem) => return Err(problem),
+            Heard::Damaged => {
+                damaged = true;
+                said.push(Some(Evidence::Unknown));
+            }
             Heard::Unknown => said.push(Some(Evidence::Unknown)),
             Heard::Nothing => {
                 said.push(None);
                 away.push(machine);
             }
         }
+    }
+    if let Some(problem) = gone
+        && !damaged
+    {
+        return Err(problem);
     }
     let lacking = question.problem.code == ErrorCode::Unavailable;
     match after_asking(&said) {
@@ -186,6 +203,8 @@ enum Heard {
     Answer(Passed),
     /// An error that is the answer.
     Definite(Problem),
+    /// It is damaged there, too.
+    Damaged,
     /// It does not have it, and knows of no reason.
     Unknown,
     /// It is not there.
@@ -216,6 +235,7 @@ async fn ask_one(peer: &Peer, tag: RequestTag, question: &Question) -> Heard {
         },
         Err(CallError::Refused { problem, .. }) => match problem.code {
             ErrorCode::NotFound | ErrorCode::BadRange => Heard::Definite(problem),
+            ErrorCode::Damaged if question.problem.code == ErrorCode::Damaged => Heard::Damaged,
             ErrorCode::Unavailable | ErrorCode::Behind | ErrorCode::Damaged => Heard::Unknown,
             _ => Heard::Nothing,
         },

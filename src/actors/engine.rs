@@ -191,6 +191,15 @@ pub trait Engine: Send + 'static {
     /// # Errors
     /// The mount is fenced.
     fn mend_content(&mut self, home: Address, content: Position) -> StoreResult<bool>;
+    /// Chunkfiles that have no file; see [`Mount::lost_chunkfiles`].
+    ///
+    /// # Errors
+    /// The file system cannot be asked.
+    fn lost_chunkfiles(
+        &mut self,
+        from: ChunkfileId,
+        most: usize,
+    ) -> StoreResult<(Vec<ChunkfileId>, Option<ChunkfileId>)>;
     /// Writes the damaged header of a chunkfile again; see [`Mount::mend_chunkfile`].
     ///
     /// # Errors
@@ -397,6 +406,14 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn mend_content(&mut self, home: Address, content: Position) -> StoreResult<bool> {
         Self::mend_content(self, home, content)
+    }
+
+    fn lost_chunkfiles(
+        &mut self,
+        from: ChunkfileId,
+        most: usize,
+    ) -> StoreResult<(Vec<ChunkfileId>, Option<ChunkfileId>)> {
+        Self::lost_chunkfiles(self, from, most)
     }
 
     fn mend_chunkfile(&mut self, created: &ChunkfileCreated) -> StoreResult<bool> {

@@ -12,7 +12,7 @@ use crate::cluster::coverage::Coverage;
 use crate::cluster::scrub::Damage;
 use crate::format::conflict::Conflict;
 use crate::format::file_id::ObjectId;
-use crate::format::ids::{Address, Position};
+use crate::format::ids::{Address, ChunkfileId, Position};
 use crate::format::record::ChunkfileCreated;
 use crate::store::archive::ArchivedName;
 use crate::store::archive_check::ArchivedState;
@@ -39,7 +39,12 @@ pub struct MendContent {
     pub content: Position,
 }
 
-/// The header of this chunkfile is damaged and is to be written again.
+/// Which chunkfiles have no file: so many from this one on. Answered with them, and where to go on.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(Vec<ChunkfileId>, Option<ChunkfileId>), Problem>")]
+pub struct LookForFiles(pub ChunkfileId, pub usize);
+
+/// The header of this chunkfile is damaged, or its file is gone: it is to be written again.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<bool, Problem>")]
 pub struct MendChunkfile(pub ChunkfileCreated);
@@ -150,6 +155,14 @@ impl Handler<MendContent> for Binlog {
         let mended = self.room.borrow_mut().mend(|engine| engine.mend_content(home, content));
         self.tick_soon(ctx);
         mended
+    }
+}
+
+impl Handler<LookForFiles> for Binlog {
+    type Result = Result<(Vec<ChunkfileId>, Option<ChunkfileId>), Problem>;
+
+    fn handle(&mut self, look: LookForFiles, _: &mut Context<Self>) -> Self::Result {
+        self.room.borrow_mut().mend(|engine| engine.lost_chunkfiles(look.0, look.1))
     }
 }
 

@@ -199,8 +199,13 @@ impl Driver {
             };
             match operation.goals(&view) {
                 Ok(goals) => {
-                    let goals = story.narrow(goals, Instant::now(), start + self.timeout / 2);
-                    match self.round(&mut operation, &goals, &mut story, deadline).await {
+                    let now = Instant::now();
+                    let others = goals.len() > 1;
+                    let goals = story.narrow(goals, now, start + self.timeout / 2);
+                    // Who is asked alone only for a while gets no more of the time than that: it may be frozen.
+                    let last = story.alone_until().filter(|until| others && now < *until);
+                    let last = last.map_or(deadline, |until| until.min(deadline));
+                    match self.round(&mut operation, &goals, &mut story, last).await {
                         Ok(Some(output)) => return Ok(output),
                         Ok(None) => {}
                         Err(error) => return Err(error),
@@ -289,8 +294,8 @@ impl Driver {
 impl Story {
     /// A put that may have been stored stays where it was for a while, and among its mirrors until `until`.
     fn narrow(&self, goals: Vec<Goal>, now: Instant, until: Instant) -> Vec<Goal> {
-        let Some((stuck, since)) = &self.stuck else { return goals };
-        if now < *since + MIRRORS_AFTER {
+        let Some((stuck, _)) = &self.stuck else { return goals };
+        if self.alone_until().is_some_and(|until| now < until) {
             return vec![stuck.clone()];
         }
         let home = (&stuck.group, &stuck.syncgroup);
@@ -300,6 +305,11 @@ impl Story {
         // The machine itself comes after its mirrors: if it is frozen, asking it takes long.
         let near = near.into_iter().chain([stuck.clone()]);
         if now < until { near.collect() } else { near.chain(far).collect() }
+    }
+
+    /// Until when a put in doubt is tried only where it was.
+    fn alone_until(&self) -> Option<Instant> {
+        self.stuck.as_ref().map(|(_, since)| *since + MIRRORS_AFTER)
     }
 
     /// Whether a put that may have been stored is about to be stored at others, who never knew its token.

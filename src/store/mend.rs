@@ -215,8 +215,35 @@ impl<D: Disk> Mount<D> {
         Ok(true)
     }
 
-    /// Writes the header of a chunkfile again, which is damaged on the medium: what we know of it goes before what a mirror
-    /// says. `false`: it is not damaged, or nothing is known of it.
+    /// Chunkfiles of the mount that have no file, among some from `from` on; and where to go on.
+    ///
+    /// # Errors
+    /// The file system cannot be asked.
+    pub fn lost_chunkfiles(
+        &mut self,
+        from: ChunkfileId,
+        most: usize,
+    ) -> StoreResult<(Vec<ChunkfileId>, Option<ChunkfileId>)> {
+        let known = self.core.chunks.states.range(from..).map(|(id, _)| *id);
+        let mut known: Vec<ChunkfileId> = known.take(most + 1).collect();
+        let next = if known.len() > most { known.pop() } else { None };
+        let mut lost = Vec::new();
+        for id in known {
+            if self.is_lost(id)? {
+                lost.push(id);
+            }
+        }
+        Ok((lost, next))
+    }
+
+    fn is_lost(&self, id: ChunkfileId) -> StoreResult<bool> {
+        let path = paths::chunk(id);
+        let found = self.core.disk.stat(&path).map_err(StoreError::io(format!("stat {path}")))?;
+        Ok(found.is_none())
+    }
+
+    /// Writes the header of a chunkfile again, which is damaged on the medium, or makes its file, which is gone: what we know of it
+    /// goes before what a mirror says. `false`: it is not damaged, or nothing is known of it.
     ///
     /// # Errors
     /// The mount is fenced.
@@ -239,6 +266,12 @@ impl<D: Disk> Mount<D> {
         };
         let path = paths::chunk(id);
         let io = |what: &str| StoreError::io(format!("{what} {path}"));
+        if self.is_lost(id)? {
+            let made = self.core.chunks.create(created, true).map_err(io("create"));
+            made.inspect_err(|error| self.fence(error.to_string()))?;
+            tracing::warn!(mount = self.core.label.mount, %path, "a chunkfile that was gone is there again, empty");
+            return Ok(true);
+        }
         let file = self.core.disk.open(&path, Open::Write).map_err(io("open"))?;
         let mut there = vec![0; CHUNKFILE_HEADER_LEN];
         let got = file.read_full_at(0, &mut there).unwrap_or(0);

@@ -4,6 +4,7 @@ use super::*;
 use crate::cluster::coverage::Coverage;
 use crate::format::conflict::Conflict;
 use crate::format::paths::MountFile;
+use crate::format::record::ChunkfileCreated;
 use crate::store::archive_check::ArchivedState;
 use crate::store::damaged::Stretch;
 use crate::store::error::StoreResult;
@@ -346,4 +347,33 @@ fn no_purged_copy_takes_a_free_place_away() {
     let after = mount.stats();
     assert_eq!(after.hole_bytes, before.hole_bytes, "free space is gone for nobody");
     assert_eq!(after.counters, before.counters);
+}
+
+/// Its file was removed from outside: its objects are not called gone, and it is made again for what the mirrors have of it.
+#[test]
+fn a_chunkfile_whose_file_is_gone_is_missed_and_made_again() {
+    let disk = SimDisk::new(SimOptions::default());
+    let mut mount = live_mount(&disk, 1);
+    let body = content(&mount, &disk, b"of a file that goes");
+    let put = PutRequest { token: Token::default(), body, reserve: None, lane: 0 };
+    let id = mount.stage_put(put).unwrap().id;
+    while !mount.checkpoint_step().unwrap() {}
+    let file = id.home().address.chunkfile();
+    let reader = Reader::new(disk.clone(), MOUNT, 3);
+    let created = reader.chunkfile_created(file).unwrap().unwrap();
+    let lost = |mount: &mut Mount<SimDisk>| mount.lost_chunkfiles(file, 1).unwrap().0;
+    assert_eq!(lost(&mut mount), []);
+    drop(mount);
+    disk.unlink(&paths::chunk(file)).unwrap();
+    let mut mount = opened(&disk).unwrap();
+    assert_eq!(lost(&mut mount), [file]);
+    let reader = Reader::new(disk.clone(), MOUNT, 3);
+    let mut buffer = Vec::new();
+    assert!(matches!(reader.get(&id, &mut buffer), Err(ReadError::Unsettled(_))));
+    assert!(!mount.is_gone(&id).unwrap_or(false), "nothing explains that it is not there");
+    assert!(mount.mend_chunkfile(&created).unwrap());
+    assert_eq!((lost(&mut mount), reader.check_chunkfile(file).unwrap()), (vec![], Some(true)));
+    let never = ChunkfileId { chunk: 77, ..file };
+    assert!(!mount.mend_chunkfile(&ChunkfileCreated { id: never, ..created }).unwrap());
+    assert_eq!(reader.check_chunkfile(never).unwrap(), None, "what was never here is not made");
 }

@@ -86,6 +86,9 @@ impl Reader<OsDisk> {
     }
 }
 
+/// Whether that is right, or the file was lost, is known to the mount, in line with its changes.
+const NO_FILE: ReadError = ReadError::Unsettled("there is no such chunkfile");
+
 impl<D: Disk> Reader<D> {
     /// The read side of any disk; reads that may not wait always ask for a pool.
     #[must_use]
@@ -168,7 +171,7 @@ impl<D: Disk> Reader<D> {
         self.check()?;
         let home = id.home().address;
         let Some(handle) = self.handles.open(&self.disk, self.mount, home.chunkfile())? else {
-            return Err(ReadError::NotFound { deleted: false });
+            return Err(NO_FILE);
         };
         let want = id.home().capacity().min(4 * HEADER_LEN as u64);
         let mut buffer = Vec::new();
@@ -195,7 +198,7 @@ impl<D: Disk> Reader<D> {
         let handle = match self.handle(place.address.chunkfile(), wait)? {
             Found::Open(handle) => handle,
             Found::NotOpen => return Ok(None),
-            Found::Absent => return Err(ReadError::NotFound { deleted: false }),
+            Found::Absent => return Err(NO_FILE),
         };
         let end = u64::from(place.address.offset_units) + u64::from(place.capacity_units);
         if end > u64::from(handle.size_units) {

@@ -6,7 +6,8 @@ use crate::actors::ambient;
 use crate::actors::binlog::Binlog;
 use crate::actors::content_fetch::{fetch_anew, on_pool};
 use crate::actors::mend_room::{
-    LOOKS_MAX, LookAgain, LookAtArchived, MendArchived, MendChunkfile, MendContent, Renew,
+    LOOKS_MAX, LookAgain, LookAtArchived, LookForFiles, MendArchived, MendChunkfile, MendContent,
+    Renew,
 };
 use crate::actors::session::Problem;
 use crate::actors::state_pull::repair;
@@ -27,6 +28,8 @@ use std::sync::Arc;
 
 /// Bytes that are read at a time of a large content that is looked at again.
 const SLICE: u64 = 4 << 20;
+/// Files that are looked for at a time.
+const FILES_MAX: usize = 256;
 /// Slices of a renewal at most: checkpoints of a whole mount, several times over.
 const RENEWAL_SLICES: u32 = 100_000;
 
@@ -181,13 +184,34 @@ impl Opening {
     pub(super) async fn look_at_header(&self, id: ChunkfileId) -> Result<(), String> {
         let shelf = Arc::clone(&self.shelf);
         let right = on_pool(&self.config.mount, move || shelf.check_chunkfile(id)).await?;
-        if matches!(right, Ok(Some(false))) {
-            self.found(Damage::Chunkfile(id), "its checksum is wrong");
-            if !self.mend_chunkfile(id).await {
-                return Err("the header of its chunkfile is damaged".to_owned());
-            }
+        let why = match right {
+            Ok(Some(false)) => "its checksum is wrong",
+            Ok(None) if self.is_lost(id).await? => "the file is gone",
+            Ok(Some(true) | None) | Err(_) => return Ok(()),
+        };
+        self.found(Damage::Chunkfile(id), why);
+        if self.mend_chunkfile(id).await {
+            Ok(())
+        } else {
+            Err(format!("its chunkfile is damaged: {why}"))
         }
-        Ok(())
+    }
+
+    /// Whether the mount has this chunkfile, but no file of it.
+    async fn is_lost(&self, id: ChunkfileId) -> Result<bool, String> {
+        let (lost, _) = self.tell(LookForFiles(id, 1)).await?;
+        Ok(lost.contains(&id))
+    }
+
+    /// All that are so. There is nothing on the disk that a round would come upon.
+    pub(super) async fn lost_files(&self) -> Result<Vec<ChunkfileId>, String> {
+        let (mut all, mut from) = (Vec::new(), Some(ChunkfileId::default()));
+        while let Some(begin) = from {
+            let (lost, next) = self.tell(LookForFiles(begin, FILES_MAX)).await?;
+            all.extend(lost);
+            from = next;
+        }
+        Ok(all)
     }
 
     async fn repair_homes(
@@ -383,7 +407,7 @@ impl Opening {
         });
         let created = match known.await? {
             (Ok(Some(true)), _) => return Ok(true),
-            (Ok(None), _) => return Ok(false),
+            (Ok(None), _) if !self.is_lost(id).await? => return Ok(false),
             (_, Ok(Some(created))) => Some(created),
             (_, Ok(None) | Err(_)) => {
                 repair::created(&self.config.table, &self.config.mount, id).await

@@ -77,7 +77,10 @@ impl Opening {
     pub(super) async fn list(&mut self) -> Result<Round, String> {
         let shelf = Arc::clone(&self.shelf);
         let files = on_pool(&self.config.mount, move || shelf.chunkfiles()).await?;
-        let mut files: VecDeque<ChunkfileId> = files.map_err(|error| error.to_string())?.into();
+        let mut files = files.map_err(|error| error.to_string())?;
+        files.extend(self.lost_files().await?);
+        files.sort_unstable();
+        let mut files: VecDeque<ChunkfileId> = files.into();
         let (first, unit) = self.state.next.unwrap_or_default();
         files.retain(|id| *id >= first);
         let same = files.front() == Some(&first);
