@@ -91,7 +91,7 @@ fn the_table_of_structures_is_right() {
     };
     for (name, file, length) in [
         ("label", "label-v1.0", "variable".to_owned()),
-        ("memory", "memory-v1.0", "variable".to_owned()),
+        ("memory", "memory-v1.1", "variable".to_owned()),
         ("state of a recovery", "recovery-state-v1.0", "variable".to_owned()),
         ("chunkfile header", "chunkfile-v1.0", chunkfile::CHUNKFILE_HEADER_LEN.to_string()),
         ("slot header", "slot-v1", slot::HEADER_LEN.to_string()),

@@ -336,7 +336,7 @@ fn all() -> Vec<Golden> {
             assert_eq!(read, recovery_state());
             read.encode()
         }),
-        ("memory-v1.0", memory().encode(), |bytes| {
+        ("memory-v1.1", memory().encode(), |bytes| {
             let read = Memory::decode(bytes).unwrap();
             assert_eq!(read, memory());
             read.encode()
@@ -385,6 +385,16 @@ fn what_an_older_program_wrote_is_read_and_written_the_same() {
         assert_eq!(read(&golden), golden, "{name} comes back otherwise");
         assert_eq!(written_today, golden, "{name} is written otherwise");
     }
+}
+
+#[test]
+fn a_memory_without_start_counts_is_read() {
+    let golden = std::fs::read(path("memory-v1.0")).unwrap();
+    let mut expected = memory();
+    for mount in &mut expected.mounts {
+        mount.start_count = 0;
+    }
+    assert_eq!(Memory::decode(&golden), Ok(expected));
 }
 
 #[test]

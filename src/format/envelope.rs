@@ -56,10 +56,16 @@ impl Kind {
     /// Seals `body`.
     #[must_use]
     pub fn seal(self, body: &[u8]) -> Vec<u8> {
+        self.seal_minor(body, MINOR)
+    }
+
+    /// The same, of a later minor version.
+    #[must_use]
+    pub fn seal_minor(self, body: &[u8], minor: u8) -> Vec<u8> {
         let mut out = Vec::with_capacity(ENVELOPE_LEN + body.len());
         let mut w = Writer::new(&mut out);
         // Bodies are bounded far below 4 GiB; a longer one would be refused when read.
-        w.put(&self.magic).u8(MAJOR).u8(MINOR).u16(0).u32(u32::try_from(body.len()).unwrap_or(0));
+        w.put(&self.magic).u8(MAJOR).u8(minor).u16(0).u32(u32::try_from(body.len()).unwrap_or(0));
         let crc = crc32c_parts(&[w.written(), body]);
         w.u32(crc).put(body);
         out

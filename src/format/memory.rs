@@ -10,11 +10,12 @@
 //!       mount index u8, flags u8 (1: was the root of a mounted file system), log ids u16, members u16
 //!       length of the path u16, mount uuid 16
 //!       path (UTF-8), log ids (u32 each, the current one last), members (see `members`)
+//!  -  minor 1: of each mount, in the same order: start count of its current log u16
 //! ```
 //!
 //! Invariants: written after the label that it repeats, never before it, so at worst it knows less; replaced as a
 //! whole (tmp, fsync, rename, fsync of the folder). It is why an empty folder is known to be a *lost* mount and not
-//! a new one.
+//! a new one, and a mount that was started less often than we know to be an old copy of itself (R10).
 
 use super::bytes::{Reader, Short, Writer};
 use super::envelope::{FormatError, Kind};
@@ -32,6 +33,8 @@ pub const MEMORY_LEN_MAX: usize = 64 << 20;
 
 const KIND: Kind = Kind { magic: *b"FoMe", what: "memory of the storage" };
 const WAS_MOUNTPOINT: u8 = 1;
+/// With start counts.
+const MINOR: u8 = 1;
 
 /// What is remembered of one mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,21 @@ pub struct RememberedMount {
     pub path: String,
     /// Who mirrors it.
     pub members: Vec<Member>,
+    /// How often it was started in the life of its current log, as far as is known.
+    pub start_count: u16,
+}
+
+impl RememberedMount {
+    /// What the start count has to be above, so that no position is given twice: the mount may be an old copy of itself,
+    /// restored from somewhere. `u16::MAX` for one of a former life: that needs a new log id.
+    #[must_use]
+    pub fn starts_of(&self, log_id: LogId) -> u16 {
+        match self.log_ids.last() {
+            Some(last) if *last == log_id => self.start_count,
+            _ if self.log_ids.contains(&log_id) => u16::MAX,
+            _ => 0,
+        }
+    }
 }
 
 /// Memory of a storage.
@@ -94,8 +112,12 @@ impl Memory {
         let changed = match known {
             Some(known) => {
                 let before = known.clone();
-                if known.log_ids.last() != Some(&label.log_id) {
+                if !known.log_ids.contains(&label.log_id) {
                     known.log_ids.push(label.log_id);
+                    known.start_count = 0;
+                }
+                if known.log_ids.last() == Some(&label.log_id) {
+                    known.start_count = known.start_count.max(label.start_count);
                 }
                 known.uuid = label.mount_uuid;
                 known.was_mountpoint = label.was_mountpoint;
@@ -111,6 +133,7 @@ impl Memory {
                     was_mountpoint: label.was_mountpoint,
                     path: path.to_owned(),
                     members: label.members.clone(),
+                    start_count: label.start_count,
                 };
                 self.mounts.insert(at.unwrap_or(self.mounts.len()), new);
                 true
@@ -138,7 +161,10 @@ impl Memory {
             put_log_ids(&mut w, &mount.log_ids);
             put_members(&mut w, &mount.members);
         }
-        KIND.seal(&body)
+        for mount in &self.mounts {
+            w.u16(mount.start_count);
+        }
+        KIND.seal_minor(&body, MINOR)
     }
 
     /// Reads a memory.
@@ -171,7 +197,13 @@ impl Memory {
                 path: path.to_owned(),
                 log_ids: take_log_ids(&mut r, log_ids)?,
                 members: take_members(&mut r, members)?,
+                start_count: 0,
             });
+        }
+        if r.rest().len() >= 2 * mounts.len() {
+            for mount in &mut mounts {
+                mount.start_count = r.u16()?;
+            }
         }
         Ok(Self { group, syncgroup, machine, instance, generation, mounts })
     }
@@ -226,6 +258,21 @@ mod tests {
         assert_eq!(memory.generation, generation + 2);
         let order: Vec<u8> = memory.mounts.iter().map(|m| m.index).collect();
         assert_eq!(order, [0, 2, 9]);
+    }
+
+    #[test]
+    fn an_old_copy_of_a_mount_is_known_by_its_start_count() {
+        let mut memory = sample();
+        let (log_id, starts) = (label().log_id, label().start_count);
+        let known = |memory: &Memory, log_id| memory.mount(2).unwrap().starts_of(log_id);
+        assert_eq!((known(&memory, log_id), known(&memory, 4711)), (starts, 0));
+        assert!(memory.remember(&Label { start_count: starts + 2, ..label() }, "/srv/folio/m"));
+        assert!(!memory.remember(&Label { start_count: starts, ..label() }, "/srv/folio/m"));
+        assert_eq!(known(&memory, log_id), starts + 2, "an old copy takes nothing back");
+        let anew = Label { log_id: 4711, start_count: 1, ..label() };
+        assert!(memory.remember(&anew, "/srv/folio/m"));
+        assert_eq!((known(&memory, log_id), known(&memory, 4711)), (u16::MAX, 1));
+        assert_eq!(Memory::decode(&memory.encode()), Ok(memory));
     }
 
     proptest! {

@@ -167,9 +167,27 @@ impl MountOpener {
         self.memory
             .remember(&label, &self.path)
             .map_err(|error| self.cannot("remember", &error))?;
+        let known = self.memory.with(|memory| {
+            memory.mount(self.index).map_or(0, |known| known.starts_of(label.log_id))
+        });
+        if known > label.start_count {
+            tracing::error!(
+                mount = self.index,
+                path = %self.path.display(),
+                starts = label.start_count,
+                known,
+                "the mount is an old copy of itself: what it lacks of its own log comes from its mirrors"
+            );
+        }
         let (clock, tokens) = (Arc::new(SystemClock), Arc::clone(&self.tokens));
-        let mount = Mount::open(disk.clone(), self.options(), clock, tokens);
-        self.enter(disk, mount.map_err(|error| self.refused(&error))?)
+        let options = MountOptions { starts_known: known, ..self.options() };
+        let mount = Mount::open(disk.clone(), options, clock, tokens);
+        let mount = mount.map_err(|error| self.refused(&error))?;
+        // Before a position of this start is given to anybody.
+        self.memory
+            .remember(mount.label(), &self.path)
+            .map_err(|error| self.cannot("remember", &error))?;
+        self.enter(disk, mount)
     }
 
     fn found(&self, disk: OsDisk) -> Result<Opened, OpenFailure> {

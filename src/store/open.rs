@@ -85,7 +85,11 @@ impl<D: Disk> Mount<D> {
             );
         }
         let lost = lost_log::is_lost(&disk, &old)?;
-        let label = if lost { new_life(&old, &mut rng) } else { next_start(&old, &mut rng) };
+        let label = if lost {
+            new_life(&old, &mut rng)
+        } else {
+            next_start(&old, options.starts_known, &mut rng)
+        };
         if !options.planted(Planted::ReuseStartCount) || old.start_count == 0 {
             write_label(&disk, &label)?;
         }
@@ -223,8 +227,9 @@ fn draw_log_id(rng: &mut StdRng) -> LogId {
 }
 
 /// The label of this start. When all start counts of a log id are used up, a new life begins.
-fn next_start(old: &Label, rng: &mut StdRng) -> Label {
-    old.with_next_start().unwrap_or_else(|| new_life(old, rng))
+fn next_start(old: &Label, starts_known: u16, rng: &mut StdRng) -> Label {
+    let known = Label { start_count: old.start_count.max(starts_known), ..old.clone() };
+    known.with_next_start().unwrap_or_else(|| new_life(old, rng))
 }
 
 fn new_life(old: &Label, rng: &mut StdRng) -> Label {

@@ -63,6 +63,8 @@ pub struct MountOptions {
     pub checkpoint_bytes: u64,
     /// Batch size in bytes at which the log is written without waiting for more.
     pub batch_bytes_max: usize,
+    /// How often the mount is known to have been started in this life of its log: a label that says less is an old one.
+    pub starts_known: u16,
     /// Seed of cookies, secrets and log ids.
     pub seed: [u8; 32],
     /// A deliberate bug, for the test of the tests.
@@ -85,6 +87,7 @@ impl Default for MountOptions {
             log_retention_bytes: 1 << 30,
             checkpoint_bytes: 32 << 20,
             batch_bytes_max: 1 << 20,
+            starts_known: 0,
             seed: [0; 32],
             #[cfg(feature = "planted")]
             planted: None,

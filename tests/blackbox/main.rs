@@ -23,6 +23,7 @@ mod membership;
 mod mirrors;
 mod mounts;
 mod objects;
+mod old_copy;
 mod one_mount;
 mod operate;
 mod recovery;

@@ -126,6 +126,27 @@ fn no_new_machine_serves_before_those_who_are_away_count_it() {
     tell(&steps, 3, 1);
 }
 
+/// It had heard that it was forgotten, with everything that was done since, and was copied from all the same.
+#[test]
+fn no_new_machine_copies_from_one_that_knows_it_is_forgotten() {
+    let steps = [
+        Step::Pull(0, 1),
+        Step::Put(1, false),
+        Step::Pull(1, 0),
+        Step::Forget(1, 0),
+        Step::Edit(1, 0, Kind::Delete, false),
+        Step::Put(1, false),
+        Step::Edit(1, 0, Kind::Purge, false),
+        Step::Report(1, 1),
+        Step::Edit(1, 1, Kind::Move, false),
+        Step::Edit(1, 1, Kind::Move, false),
+        Step::Recover(2, 225, 225),
+        Step::Exchange(1, 0),
+        Step::Exchange(0, 2),
+    ];
+    tell(&steps, 3, 1);
+}
+
 /// Copied, deleted, purged, its place used again by who did not count the joining machine yet: then it copies once more,
 /// and no record will ever tell it.
 #[test]

@@ -178,9 +178,10 @@ impl Mirror {
         !self.blank && !self.outcast && self.catching_up.is_none()
     }
 
-    /// In service: may be read, written, and copied from.
+    /// In service: may be read, written, and copied from. Who hears that it was forgotten is not any more.
     pub fn serves(&self) -> bool {
-        self.up && !self.blank && self.catching_up.is_none()
+        let forgotten = self.refuses(self.machine, self.log_id);
+        self.up && !self.blank && self.catching_up.is_none() && !forgotten
     }
 
     pub fn next_position(&self) -> Position {
