@@ -154,6 +154,88 @@ fn the_first_five_minutes_of_a_user_work() {
     dev.terminate();
 }
 
+/// Where nothing can be written.
+fn full() -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device that is always full")
+}
+
+/// A pipe that nobody reads any more.
+fn unread() -> std::io::PipeWriter {
+    std::io::pipe().expect("pipe").1
+}
+
+#[test]
+fn no_command_panics_or_stops_when_what_it_says_cannot_be_written() {
+    let dir = tempfile::tempdir().expect("dir");
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).expect("mkdir");
+    let file = tree.join("f");
+    std::fs::write(&file, "hello").expect("write");
+    std::os::unix::fs::symlink("f", tree.join("left out")).expect("link");
+    let file = text(&file);
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let command = |words: &[&str]| {
+        let mut command = folio();
+        command.args(["--tracker", &dev.tracker]).args(words);
+        command
+    };
+    let id = dev.ok(&["put", file]);
+    let (manifest, out) = (dir.path().join("M"), dir.path().join("out"));
+    let (manifest, out, tree) = (text(&manifest), text(&out), text(&tree));
+    let console = format!("127.0.0.1:{}", dev.port + 100);
+    let keys = dir.path().join("keys");
+    let cases: &[&[&str]] = &[
+        &["put", file],
+        &["modify", &id, file],
+        &["delete", &id],
+        &["undelete", &id],
+        &["get", &id],
+        &["stat", &id],
+        &["list"],
+        &["df"],
+        &["import", tree, "-m", manifest],
+        &["verify", manifest],
+        &["export", manifest, out],
+        &["admin", &console, "status"],
+        &["bench", "put", "--count", "3", "--connections", "1"],
+        &["keygen", text(&keys)],
+        &["completions", "bash"],
+        &["--help"],
+        &["--version"],
+    ];
+    for case in cases {
+        for json in [&[][..], &["--json"]] {
+            let words = [case, json].concat();
+            if keys.exists() {
+                std::fs::remove_file(&keys).expect("removed");
+            }
+            let told = command(&words).stdout(full()).output().expect("runs");
+            let err = String::from_utf8_lossy(&told.stderr).into_owned();
+            // `get --json` answers with the bytes all the same.
+            assert_eq!(told.status.code(), Some(1), "{words:?}: {err}");
+            assert!(err.contains("cannot write to standard output: "), "{words:?}: {err}");
+            if keys.exists() {
+                std::fs::remove_file(&keys).expect("removed");
+            }
+            let mut deaf = command(&words);
+            let code = deaf.stdout(unread()).stderr(full()).status().expect("runs").code();
+            assert_eq!(code, Some(1), "{words:?} when neither can be written");
+            if keys.exists() {
+                std::fs::remove_file(&keys).expect("removed");
+            }
+            let told = command(&words).stderr(full()).output().expect("runs");
+            assert_eq!(told.status.code(), Some(0), "{words:?} when nobody hears of problems");
+            assert!(!told.stdout.is_empty(), "{words:?}");
+        }
+    }
+    // What was stored is not lost with the line that named it.
+    let told = command(&["put", file]).stdout(full()).output().expect("runs");
+    let err = String::from_utf8(told.stderr).expect("text");
+    let id = err.split_whitespace().find(|word| word.starts_with("dev/a/")).expect("an id");
+    assert_eq!(dev.ok(&["get", id]), "hello");
+    dev.terminate();
+}
+
 #[test]
 fn a_tree_survives_import_kill_verify_and_export() {
     let dir = tempfile::tempdir().expect("dir");

@@ -9,6 +9,7 @@ use self::complete::Commands;
 use super::args;
 use super::context::Context;
 use super::exit::{Failure, Outcome};
+use super::say;
 use crate::actors::admin_console::login::proof;
 use crate::messages::error::ErrorCode;
 use crate::messages::opcode::Role;
@@ -30,10 +31,9 @@ pub(super) fn admin(context: &Context, args: &args::Admin) -> Outcome {
         if context.json && args.command.last().is_none_or(|word| word != "json") {
             command.push_str(" json");
         }
-        print!("{}", console.ask(&command)?);
-        return Ok(());
+        return say::whole(console.ask(&command)?);
     }
-    eprintln!("{banner}");
+    say::aside(&banner);
     if std::io::stdin().is_terminal() {
         converse(&mut console, &args.address)
     } else {
@@ -66,7 +66,7 @@ fn converse(console: &mut Console, address: &str) -> Outcome {
         // Without history the console works all the same.
         editor.add_history_entry(command).unwrap_or_default();
         match console.ask(command) {
-            Ok(answer) => print!("{answer}"),
+            Ok(answer) => say::whole(answer)?,
             Err(failure) if failure.code == ErrorCode::Unavailable => return Err(failure),
             Err(failure) => failure.print(false),
         }
@@ -84,7 +84,7 @@ fn batch(console: &mut Console) -> Outcome {
         if command.is_empty() || command.starts_with('#') {
             continue;
         }
-        print!("{}", console.ask(command)?);
+        say::whole(console.ask(command)?)?;
         if command == "quit" {
             break;
         }

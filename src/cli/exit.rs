@@ -12,6 +12,7 @@
 //! What the cluster answers has its exit code in [`ErrorCode::exit_code`]; everything else is made here. Errors go to
 //! stderr: as a sentence with what to do, or with `--json` as `{"error":{"code","message","remedy"}}`.
 
+use super::say;
 use crate::format::file_id::IdError;
 use crate::messages::error::ErrorCode;
 use crate::settings::{KeysError, SettingsError};
@@ -68,12 +69,11 @@ impl Failure {
     /// Prints it to stderr.
     pub fn print(&self, json: bool) {
         if json {
-            eprintln!("{}", self.json());
-            return;
-        }
-        eprintln!("folio: {}", self.message);
-        if !self.remedy.is_empty() {
-            eprintln!("  {}", self.remedy);
+            say::aside(self.json());
+        } else if self.remedy.is_empty() {
+            say::aside(format_args!("folio: {}", self.message));
+        } else {
+            say::aside(format_args!("folio: {}\n  {}", self.message, self.remedy));
         }
     }
 

@@ -31,6 +31,7 @@ pub mod manifest;
 mod objects;
 mod output;
 mod progress;
+mod say;
 mod survey;
 mod verify;
 
@@ -98,10 +99,18 @@ fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
         let message = first.join(" ");
         let message = message.strip_prefix("error: ").unwrap_or(&message);
         Failure::usage(message, "folio --help").print(true);
-    } else if error.print().is_err() {
-        // The terminal is gone; the exit code still tells.
+        return ExitCode::from(2);
     }
-    if answer { ExitCode::SUCCESS } else { ExitCode::from(2) }
+    match error.print() {
+        Err(error) if answer => {
+            let failure = say::unwritten(&error);
+            failure.print(json);
+            ExitCode::from(failure.exit_code())
+        }
+        Ok(()) if answer => ExitCode::SUCCESS,
+        // The exit code tells, also where standard error cannot be written.
+        Ok(()) | Err(_) => ExitCode::from(2),
+    }
 }
 
 fn execute(cli: Cli) -> Outcome {
@@ -112,12 +121,12 @@ fn execute(cli: Cli) -> Outcome {
         Command::Keygen { file } => {
             crate::settings::Keys::generate(&file)?;
             let shown = file.display().to_string();
-            context.print(&serde_json::json!({"key_file": shown}), &shown);
-            Ok(())
+            context.print(&serde_json::json!({"key_file": shown}), &shown)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "folio", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "folio", &mut script);
+            say::whole(String::from_utf8_lossy(&script))
         }
         Command::Admin(args) => admin::admin(&context, &args),
         Command::Fsck(args) => fsck::fsck(&context, &args),

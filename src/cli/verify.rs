@@ -63,7 +63,7 @@ pub(super) async fn verify(context: &Context, args: args::Verify) -> Outcome {
     context.print(
         &serde_json::json!({"ok": ok, "missing": missing, "different": different}),
         format!("{ok} ok, {missing} missing, {different} different"),
-    );
+    )?;
     if missing + different > 0 {
         return Err(Failure::failed(
             format!("{missing} missing and {different} different"),

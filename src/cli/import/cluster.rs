@@ -5,6 +5,7 @@ use super::{ObjectStore, Summary, import};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::progress::Progress;
+use crate::cli::say;
 use crate::client::{Body, Client, Lease, Pinned, Place, PutOptions};
 use crate::format::file_id::FileId;
 use crate::format::ids::Token;
@@ -87,18 +88,16 @@ pub(in crate::cli) async fn run(
     let summary = import(&cluster, folder, manifest, jobs, &progress).await?;
     drop(progress);
     let Summary { stored, modified, unchanged, failed, left_out } = summary;
-    if context.json {
-        println!(
-            "{}",
-            serde_json::json!({"stored": stored, "modified": modified, "unchanged": unchanged,
-                "failed": failed, "left_out": left_out})
-        );
-    } else {
-        if left_out > 0 {
-            eprintln!("folio: {left_out} links, pipes, sockets or devices were left out");
-        }
-        println!("{stored} stored, {modified} modified, {unchanged} unchanged, {failed} failed");
+    if left_out > 0 && !context.json {
+        say::aside(format_args!(
+            "folio: {left_out} links, pipes, sockets or devices were left out"
+        ));
     }
+    context.print(
+        &serde_json::json!({"stored": stored, "modified": modified, "unchanged": unchanged,
+            "failed": failed, "left_out": left_out}),
+        format!("{stored} stored, {modified} modified, {unchanged} unchanged, {failed} failed"),
+    )?;
     if failed > 0 {
         return Err(Failure::failed(
             format!("{failed} files were not stored; each is named above"),
