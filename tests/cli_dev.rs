@@ -154,6 +154,24 @@ fn the_first_five_minutes_of_a_user_work() {
     dev.terminate();
 }
 
+#[test]
+fn an_import_into_an_unknown_group_never_begins() {
+    let dir = tempfile::tempdir().expect("dir");
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).expect("mkdir");
+    for n in 0..40 {
+        std::fs::write(tree.join(n.to_string()), "x").expect("write");
+    }
+    let manifest = dir.path().join("M");
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let told = dev.run(&["import", text(&tree), "-m", text(&manifest), "--group", "nope"]);
+    let err = String::from_utf8(told.stderr).expect("text");
+    assert_eq!(told.status.code(), Some(5), "{err}");
+    assert_eq!(err.matches("nope").count(), 1, "once, not for every file: {err}");
+    assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 2, "no manifest, no journal");
+    dev.terminate();
+}
+
 /// Where nothing can be written.
 fn full() -> std::fs::File {
     std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device that is always full")
