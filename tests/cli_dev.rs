@@ -172,6 +172,35 @@ fn an_import_into_an_unknown_group_never_begins() {
     dev.terminate();
 }
 
+#[test]
+fn a_load_never_outlasts_its_duration_when_the_storage_stands_still() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let dir = tempfile::tempdir().expect("dir");
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let mut load = folio()
+        .args(["--tracker", &dev.tracker, "--timeout", "2s", "bench", "modify", "--json"])
+        .args(["--duration", "3s", "--objects", "10", "--connections", "4"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = BufReader::new(load.stderr.take().expect("piped")).lines();
+    let works = lines.any(|line| line.is_ok_and(|line| line.contains("ops/s")));
+    assert!(works, "it ends before it begins");
+    let pid = Pid::from_child(&dev.child);
+    kill_process(pid, Signal::STOP).expect("stopped");
+    let begun = std::time::Instant::now();
+    let told = load.wait_with_output().expect("ends");
+    let took = begun.elapsed();
+    kill_process(pid, Signal::CONT).expect("goes on");
+    // Two seconds of the load were left, and two are the timeout; the rest is for a machine that is busy.
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert_eq!(told.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&told.stdout).expect("a report");
+    assert_eq!(report["errors"], 4, "one for each connection: {report}");
+    dev.terminate();
+}
+
 /// Where nothing can be written.
 fn full() -> std::fs::File {
     std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device that is always full")

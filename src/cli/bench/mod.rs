@@ -63,7 +63,10 @@ pub(super) async fn bench(context: &Context, args: Bench) -> Outcome {
     }
     let took = begun.elapsed();
     for watcher in watching {
-        watcher.await.map_err(|e| Failure::failed(e.to_string(), ""))??;
+        let watched = watcher.await.map_err(|e| Failure::failed(e.to_string(), ""))?;
+        if let Err(failure) = watched {
+            meter.failed(&failure);
+        }
     }
     let report = meter.report(took).with_lag(args.lag.then(|| lags.report(took)));
     ticker.abort();
