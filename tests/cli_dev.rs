@@ -201,6 +201,34 @@ fn a_load_never_outlasts_its_duration_when_the_storage_stands_still() {
     dev.terminate();
 }
 
+#[test]
+fn an_option_behind_a_console_command_is_never_a_word_of_it() {
+    let dir = tempfile::tempdir().expect("dir");
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let console = format!("127.0.0.1:{}", dev.port + 100);
+    for words in [
+        &["status", "--json"][..],
+        &["status", "--timeout", "3s", "--json"],
+        &["status", "--key-file=/nowhere", "--json"],
+        &["status", "--tracker", "a:1", "--json"],
+    ] {
+        let answer = dev.ok(&[&["admin", &console], words].concat());
+        serde_json::from_str::<serde_json::Value>(&answer).expect("one JSON document");
+    }
+    // Behind `--` a word is the console's, which does not know this one.
+    assert_eq!(dev.code(&["admin", &console, "status", "--", "--json"]), Some(1));
+    // No console: the tracker's own port, and one where nobody speaks.
+    let other = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let silent = other.local_addr().expect("bound").to_string();
+    for address in [&dev.tracker, &silent] {
+        let told = dev.run(&["admin", address, "status", "--timeout", "1s"]);
+        let err = String::from_utf8(told.stderr).expect("text");
+        assert_eq!(told.status.code(), Some(5), "{err}");
+        assert!(err.contains("probably no admin_listen port"), "{err}");
+    }
+    dev.terminate();
+}
+
 /// Where nothing can be written.
 fn full() -> std::fs::File {
     std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device that is always full")

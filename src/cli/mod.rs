@@ -62,7 +62,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Options of clients are refused where a configuration file says the same: an option that is ignored would mislead.
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let mut matches = Cli::command().try_get_matches_from(arguments)?;
+    if let Some(("admin", given)) = matches.subcommand() {
+        let words = given.get_many::<String>("command").map_or(0, Iterator::count);
+        if let Some(arguments) = admin::words::sorted(arguments, words) {
+            matches = Cli::command().try_get_matches_from(arguments)?;
+        }
+    }
     if let Some((name @ ("dev" | "tracker" | "storage"), given)) = matches.subcommand() {
         for (option, id) in [("--tracker", "trackers"), ("--timeout", "timeout")] {
             if given.value_source(id) == Some(clap::parser::ValueSource::CommandLine) {
