@@ -229,6 +229,25 @@ fn an_option_behind_a_console_command_is_never_a_word_of_it() {
     dev.terminate();
 }
 
+#[test]
+fn what_is_no_tracker_and_what_cannot_be_written_is_named_with_a_remedy() {
+    let dir = tempfile::tempdir().expect("dir");
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let storage = format!("127.0.0.1:{}", dev.port + 11);
+    let told = folio().args(["--tracker", &storage, "df"]).output().expect("runs");
+    let err = String::from_utf8(told.stderr).expect("text");
+    assert!(err.contains("a storage, no tracker") && err.contains("7400"), "{err}");
+    let file = dir.path().join("f");
+    std::fs::write(&file, "hello").expect("write");
+    let id = dev.ok(&["put", text(&file)]);
+    let nowhere = dir.path().join("none/out");
+    let told = dev.run(&["get", &id, "-o", text(&nowhere)]);
+    let err = String::from_utf8(told.stderr).expect("text");
+    assert_eq!(told.status.code(), Some(1), "{err}");
+    assert!(err.contains("create the folder that it is to lie in"), "{err}");
+    dev.terminate();
+}
+
 /// Where nothing can be written.
 fn full() -> std::fs::File {
     std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device that is always full")

@@ -163,6 +163,12 @@ fn body(file: &Path) -> Outcome<Body> {
         return Ok(Body::reader(Box::new(tokio::io::stdin()), None));
     }
     let metadata = std::fs::metadata(file).map_err(|e| Failure::io("read", file, &e))?;
+    if metadata.is_dir() {
+        return Err(Failure::usage(
+            format!("{} is a folder", file.display()),
+            "name a file; `folio import DIR -m MANIFEST` stores all files of a folder",
+        ));
+    }
     let body = Body::file(file);
     if metadata.len() < BAR_FROM {
         return Ok(body);
