@@ -40,7 +40,11 @@ fn free_port() -> u16 {
 
 impl Dev {
     fn start(dir: &Path, port: u16) -> Self {
-        let mut child = folio()
+        Self::start_as(folio(), dir, port)
+    }
+
+    fn start_as(mut command: Command, dir: &Path, port: u16) -> Self {
+        let mut child = command
             .args(["dev", "--storages", "2", "--port", &port.to_string(), "--dir"])
             .arg(dir)
             .stdout(Stdio::piped())
@@ -326,6 +330,19 @@ fn no_command_panics_or_stops_when_what_it_says_cannot_be_written() {
     let err = String::from_utf8(told.stderr).expect("text");
     let id = err.split_whitespace().find(|word| word.starts_with("dev/a/")).expect("an id");
     assert_eq!(dev.ok(&["get", id]), "hello");
+    dev.terminate();
+}
+
+#[test]
+fn no_daemon_ends_because_its_log_cannot_be_written() {
+    let dir = tempfile::tempdir().expect("dir");
+    let file = dir.path().join("f");
+    std::fs::write(&file, "hello").expect("write");
+    let mut command = folio();
+    command.env("FOLIO_LOG__LEVEL", "debug").stderr(full());
+    let dev = Dev::start_as(command, &dir.path().join("data"), free_port());
+    let id = dev.ok(&["put", text(&file)]);
+    assert_eq!(dev.ok(&["get", &id]), "hello");
     dev.terminate();
 }
 
