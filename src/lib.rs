@@ -42,6 +42,15 @@
 //! [`format::ids`] for the words, [`format::slot`] and [`format::log`] for the bytes, `store/mount.rs` for the engine,
 //! [`actors`] for the threads. What must never happen is in `tests/`, one file per fear.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::print_stdout,
+        clippy::print_stderr,
+        reason = "they panic where nobody can be told; cli/say.rs does not"
+    )
+)]
+
 pub mod actors;
 pub mod cli;
 pub mod client;

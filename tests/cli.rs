@@ -180,3 +180,32 @@ fn a_broken_manifest_line_is_named_and_nothing_is_done() {
     }
     assert!(!out.exists());
 }
+
+/// What is wrong on this side is told with what to do about it, before any cluster is asked.
+#[test]
+fn no_error_about_a_file_comes_without_a_remedy() {
+    let dir = tempfile::tempdir().expect("dir");
+    let folder = dir.path().to_str().expect("text");
+    let (missing, keys) = (format!("{folder}/none"), format!("{folder}/none/keys"));
+    let open = format!("{folder}/open");
+    std::fs::write(&open, "client 00").expect("write");
+    let cases: &[(&[&str], &str)] = &[
+        (&["put", &missing], "check the path"),
+        (&["put", folder], "folio import"),
+        (&["modify", &id(), folder], "folio import"),
+        (&["verify", &missing], "folio import"),
+        (&["export", &missing, folder], "folio import"),
+        (&["df", "--key-file", &missing], "folio keygen"),
+        (&["df", "--key-file", folder], "folio keygen"),
+        (&["df", "--key-file", &open], "nobody but its owner"),
+        (&["keygen", &keys], "a folder that is there"),
+        (&["keygen", &open], "never replaced"),
+    ];
+    for (case, remedy) in cases {
+        let (code, _, err) = run(&[case, &["--json"][..]].concat());
+        assert!(code == 1 || code == 2, "{case:?}: {code} {err}");
+        let error: serde_json::Value = serde_json::from_str(&err).expect("one JSON document");
+        let told = error["error"]["remedy"].as_str().expect("a remedy");
+        assert!(told.contains(remedy), "{case:?}: {told:?}");
+    }
+}

@@ -40,7 +40,11 @@ fn free_port() -> u16 {
 
 impl Dev {
     fn start(dir: &Path, port: u16) -> Self {
-        let mut child = folio()
+        Self::start_as(folio(), dir, port)
+    }
+
+    fn start_as(mut command: Command, dir: &Path, port: u16) -> Self {
+        let mut child = command
             .args(["dev", "--storages", "2", "--port", &port.to_string(), "--dir"])
             .arg(dir)
             .stdout(Stdio::piped())
@@ -151,6 +155,194 @@ fn the_first_five_minutes_of_a_user_work() {
     let console = format!("127.0.0.1:{}", dev.port + 100);
     assert!(!dev.ok(&["admin", &console, "nodes"]).is_empty());
     assert_eq!(dev.code(&["admin", &console, "frobnicate"]), Some(1));
+    dev.terminate();
+}
+
+#[test]
+fn an_import_into_an_unknown_group_never_begins() {
+    let dir = tempfile::tempdir().expect("dir");
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).expect("mkdir");
+    for n in 0..40 {
+        std::fs::write(tree.join(n.to_string()), "x").expect("write");
+    }
+    let manifest = dir.path().join("M");
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let told = dev.run(&["import", text(&tree), "-m", text(&manifest), "--group", "nope"]);
+    let err = String::from_utf8(told.stderr).expect("text");
+    assert_eq!(told.status.code(), Some(5), "{err}");
+    assert_eq!(err.matches("nope").count(), 1, "once, not for every file: {err}");
+    assert_eq!(std::fs::read_dir(dir.path()).expect("list").count(), 2, "no manifest, no journal");
+    dev.terminate();
+}
+
+#[test]
+fn a_load_never_outlasts_its_duration_when_the_storage_stands_still() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let dir = tempfile::tempdir().expect("dir");
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let mut load = folio()
+        .args(["--tracker", &dev.tracker, "--timeout", "2s", "bench", "modify", "--json"])
+        .args(["--duration", "3s", "--objects", "10", "--connections", "4"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut lines = BufReader::new(load.stderr.take().expect("piped")).lines();
+    let works = lines.any(|line| line.is_ok_and(|line| line.contains("ops/s")));
+    assert!(works, "it ends before it begins");
+    let pid = Pid::from_child(&dev.child);
+    kill_process(pid, Signal::STOP).expect("stopped");
+    let begun = std::time::Instant::now();
+    let told = load.wait_with_output().expect("ends");
+    let took = begun.elapsed();
+    kill_process(pid, Signal::CONT).expect("goes on");
+    // Two seconds of the load were left, and two are the timeout; the rest is for a machine that is busy.
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    assert_eq!(told.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&told.stdout).expect("a report");
+    assert_eq!(report["errors"], 4, "one for each connection: {report}");
+    dev.terminate();
+}
+
+#[test]
+fn an_option_behind_a_console_command_is_never_a_word_of_it() {
+    let dir = tempfile::tempdir().expect("dir");
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let console = format!("127.0.0.1:{}", dev.port + 100);
+    for words in [
+        &["status", "--json"][..],
+        &["status", "--timeout", "3s", "--json"],
+        &["status", "--key-file=/nowhere", "--json"],
+        &["status", "--tracker", "a:1", "--json"],
+    ] {
+        let answer = dev.ok(&[&["admin", &console], words].concat());
+        serde_json::from_str::<serde_json::Value>(&answer).expect("one JSON document");
+    }
+    // Behind `--` a word is the console's, which does not know this one.
+    assert_eq!(dev.code(&["admin", &console, "status", "--", "--json"]), Some(1));
+    // No console: the tracker's own port, and one where nobody speaks.
+    let other = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let silent = other.local_addr().expect("bound").to_string();
+    for address in [&dev.tracker, &silent] {
+        let told = dev.run(&["admin", address, "status", "--timeout", "1s"]);
+        let err = String::from_utf8(told.stderr).expect("text");
+        assert_eq!(told.status.code(), Some(5), "{err}");
+        assert!(err.contains("probably no admin_listen port"), "{err}");
+    }
+    dev.terminate();
+}
+
+#[test]
+fn what_is_no_tracker_and_what_cannot_be_written_is_named_with_a_remedy() {
+    let dir = tempfile::tempdir().expect("dir");
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let storage = format!("127.0.0.1:{}", dev.port + 11);
+    let told = folio().args(["--tracker", &storage, "df"]).output().expect("runs");
+    let err = String::from_utf8(told.stderr).expect("text");
+    assert!(err.contains("a storage, no tracker") && err.contains("7400"), "{err}");
+    let file = dir.path().join("f");
+    std::fs::write(&file, "hello").expect("write");
+    let id = dev.ok(&["put", text(&file)]);
+    let nowhere = dir.path().join("none/out");
+    let told = dev.run(&["get", &id, "-o", text(&nowhere)]);
+    let err = String::from_utf8(told.stderr).expect("text");
+    assert_eq!(told.status.code(), Some(1), "{err}");
+    assert!(err.contains("create the folder that it is to lie in"), "{err}");
+    dev.terminate();
+}
+
+/// Where nothing can be written.
+fn full() -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a device that is always full")
+}
+
+/// A pipe that nobody reads any more.
+fn unread() -> std::io::PipeWriter {
+    std::io::pipe().expect("pipe").1
+}
+
+#[test]
+fn no_command_panics_or_stops_when_what_it_says_cannot_be_written() {
+    let dir = tempfile::tempdir().expect("dir");
+    let tree = dir.path().join("tree");
+    std::fs::create_dir(&tree).expect("mkdir");
+    let file = tree.join("f");
+    std::fs::write(&file, "hello").expect("write");
+    std::os::unix::fs::symlink("f", tree.join("left out")).expect("link");
+    let file = text(&file);
+    let dev = Dev::start(&dir.path().join("data"), free_port());
+    let command = |words: &[&str]| {
+        let mut command = folio();
+        command.args(["--tracker", &dev.tracker]).args(words);
+        command
+    };
+    let id = dev.ok(&["put", file]);
+    let (manifest, out) = (dir.path().join("M"), dir.path().join("out"));
+    let (manifest, out, tree) = (text(&manifest), text(&out), text(&tree));
+    let console = format!("127.0.0.1:{}", dev.port + 100);
+    let keys = dir.path().join("keys");
+    let cases: &[&[&str]] = &[
+        &["put", file],
+        &["modify", &id, file],
+        &["delete", &id],
+        &["undelete", &id],
+        &["get", &id],
+        &["stat", &id],
+        &["list"],
+        &["df"],
+        &["import", tree, "-m", manifest],
+        &["verify", manifest],
+        &["export", manifest, out],
+        &["admin", &console, "status"],
+        &["bench", "put", "--count", "3", "--connections", "1"],
+        &["keygen", text(&keys)],
+        &["completions", "bash"],
+        &["--help"],
+        &["--version"],
+    ];
+    // What a run did stands in the way of its repetition.
+    let again = |case: &[&str]| match case[0] {
+        "delete" => drop(dev.run(&["undelete", &id])),
+        "undelete" => drop(dev.run(&["delete", &id])),
+        "keygen" if keys.exists() => std::fs::remove_file(&keys).expect("removed"),
+        _ => {}
+    };
+    for case in cases {
+        for json in [&[][..], &["--json"]] {
+            let words = [case, json].concat();
+            again(case);
+            let told = command(&words).stdout(full()).output().expect("runs");
+            let err = String::from_utf8_lossy(&told.stderr).into_owned();
+            assert_eq!(told.status.code(), Some(1), "{words:?}: {err}");
+            assert!(err.contains("cannot write to standard output: "), "{words:?}: {err}");
+            again(case);
+            let status = command(&words).stdout(unread()).stderr(full()).status().expect("runs");
+            assert_eq!(status.code(), Some(1), "{words:?} when neither can be written");
+            again(case);
+            let told = command(&words).stderr(full()).output().expect("runs");
+            assert_eq!(told.status.code(), Some(0), "{words:?} when nobody hears of problems");
+            assert!(!told.stdout.is_empty(), "{words:?}");
+        }
+    }
+    // What was stored is not lost with the line that named it.
+    let told = command(&["put", file]).stdout(full()).output().expect("runs");
+    let err = String::from_utf8(told.stderr).expect("text");
+    let id = err.split_whitespace().find(|word| word.starts_with("dev/a/")).expect("an id");
+    assert_eq!(dev.ok(&["get", id]), "hello");
+    dev.terminate();
+}
+
+#[test]
+fn no_daemon_ends_because_its_log_cannot_be_written() {
+    let dir = tempfile::tempdir().expect("dir");
+    let file = dir.path().join("f");
+    std::fs::write(&file, "hello").expect("write");
+    let mut command = folio();
+    command.env("FOLIO_LOG__LEVEL", "debug").stderr(full());
+    let dev = Dev::start_as(command, &dir.path().join("data"), free_port());
+    let id = dev.ok(&["put", text(&file)]);
+    assert_eq!(dev.ok(&["get", &id]), "hello");
     dev.terminate();
 }
 

@@ -262,6 +262,7 @@ async fn a_reader_is_not_sent_twice_and_a_file_is() {
         .await
         .expect_err("cannot be read again");
     assert_eq!((error.code, storage.seen().len()), (ErrorCode::Unavailable, 1));
+    assert!(error.remedy.contains("name a file"), "{error}");
     assert_eq!(storage.objects(), 0);
 
     let dir = tempfile::tempdir().expect("folder");
@@ -270,6 +271,25 @@ async fn a_reader_is_not_sent_twice_and_a_file_is() {
     storage.fault(Fault::LoseBefore);
     let written = client.put(Body::file(&path), PutOptions::default()).await.expect("sent again");
     assert!(read(&client, &written.id).await == content);
+}
+
+/// What comes from a pipe is read first, up to a MiB: it is sent again like bytes at hand.
+#[tokio::test]
+async fn no_put_from_a_pipe_fails_because_its_storage_falls_silent() {
+    let view = empty_view();
+    let owner = storage(1, &view).await;
+    let tracker = tracker(&view).await;
+    let client = client_for(&tracker, Duration::from_secs(4), None).await.expect("connects");
+    let _mirror = mirror_of(&owner, 2, &view).await;
+    client.view().await.expect("heard");
+    let content = noise(1 << 20);
+    let pipe = || Body::reader(Box::new(std::io::Cursor::new(content.clone())), None);
+    // Whichever of the two is asked first.
+    owner.fault(Fault::Silent);
+    let written = client.put(pipe(), PutOptions::default()).await.expect("by the other");
+    assert!(read(&client, &written.id).await == content);
+    owner.fault(Fault::Silent);
+    client.modify(&written.id, pipe(), None).await.expect("by the mirror");
 }
 
 #[tokio::test]

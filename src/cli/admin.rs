@@ -4,11 +4,13 @@
 //! is doubled. With a key the banner ends in `challenge=HEX`, which is answered with `auth HEX` first.
 
 mod complete;
+pub(super) mod words;
 
 use self::complete::Commands;
 use super::args;
 use super::context::Context;
 use super::exit::{Failure, Outcome};
+use super::say;
 use crate::actors::admin_console::login::proof;
 use crate::messages::error::ErrorCode;
 use crate::messages::opcode::Role;
@@ -19,6 +21,8 @@ use std::time::Duration;
 
 /// An answer may take longer than a connection: some commands work for a while.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// What is given in place of a console.
+const WHICH: &str = "give its admin_listen address: by default 7500 (tracker) or 7511 (storage)";
 /// Longest line that is taken from the other end.
 const LINE_MAX: u64 = 16 << 20;
 
@@ -30,10 +34,9 @@ pub(super) fn admin(context: &Context, args: &args::Admin) -> Outcome {
         if context.json && args.command.last().is_none_or(|word| word != "json") {
             command.push_str(" json");
         }
-        print!("{}", console.ask(&command)?);
-        return Ok(());
+        return say::whole(console.ask(&command)?);
     }
-    eprintln!("{banner}");
+    say::aside(&banner);
     if std::io::stdin().is_terminal() {
         converse(&mut console, &args.address)
     } else {
@@ -66,7 +69,7 @@ fn converse(console: &mut Console, address: &str) -> Outcome {
         // Without history the console works all the same.
         editor.add_history_entry(command).unwrap_or_default();
         match console.ask(command) {
-            Ok(answer) => print!("{answer}"),
+            Ok(answer) => say::whole(answer)?,
             Err(failure) if failure.code == ErrorCode::Unavailable => return Err(failure),
             Err(failure) => failure.print(false),
         }
@@ -84,7 +87,7 @@ fn batch(console: &mut Console) -> Outcome {
         if command.is_empty() || command.starts_with('#') {
             continue;
         }
-        print!("{}", console.ask(command)?);
+        say::whole(console.ask(command)?)?;
         if command == "quit" {
             break;
         }
@@ -107,8 +110,10 @@ impl Console {
     fn open(context: &Context, address: &str) -> Outcome<(Self, String)> {
         let stream = connect(address, context.timeout)?;
         let io = |e: std::io::Error| lost(address, &e);
-        stream.set_read_timeout(Some(ANSWER_MAX)).map_err(io)?;
-        stream.set_write_timeout(Some(ANSWER_MAX)).map_err(io)?;
+        let clock = stream.try_clone().map_err(io)?;
+        // A console speaks first, and at once; other ports wait to be spoken to.
+        clock.set_read_timeout(Some(context.timeout.max(Duration::from_millis(1)))).map_err(io)?;
+        clock.set_write_timeout(Some(ANSWER_MAX)).map_err(io)?;
         let stream: Box<dyn Channel> = match context.tls()? {
             None => Box::new(stream),
             Some(tls) => {
@@ -117,16 +122,18 @@ impl Console {
             }
         };
         let mut console = Self { address: address.to_owned(), reader: BufReader::new(stream) };
-        let banner = console.line()?;
+        let banner = console.read().map_err(|e| {
+            let message = format!("{address} does not greet as a console does: {}", why(&e));
+            let remedy = format!("this is probably no admin_listen port; {WHICH}");
+            Failure::new(ErrorCode::Unavailable, message, remedy)
+        })?;
         if !banner.starts_with("folio ") {
             return Err(match banner.strip_prefix("error: ") {
-                Some(error) => Failure::failed(error, ""),
-                None => Failure::failed(
-                    format!("{address} is no Folio console"),
-                    "give its admin_listen address: by default 7500 (tracker) or 7511 (storage)",
-                ),
+                Some(error) => Failure::failed(error, "ask again when that is mended"),
+                None => Failure::failed(format!("{address} is no Folio console"), WHICH),
             });
         }
+        clock.set_read_timeout(Some(ANSWER_MAX)).map_err(io)?;
         let Some((shown, challenge)) = banner.rsplit_once(" challenge=") else {
             return Ok((console, banner));
         };
@@ -170,13 +177,24 @@ impl Console {
     }
 
     fn line(&mut self) -> Outcome<String> {
+        self.read().map_err(|e| lost(&self.address, &e))
+    }
+
+    fn read(&mut self) -> std::io::Result<String> {
         let mut line = String::new();
-        let read = (&mut self.reader).take(LINE_MAX).read_line(&mut line);
-        match read {
-            Ok(0) => Err(lost(&self.address, &std::io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => Ok(line.trim_end_matches(['\n', '\r']).to_owned()),
-            Err(e) => Err(lost(&self.address, &e)),
+        if (&mut self.reader).take(LINE_MAX).read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
+        Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+    }
+}
+
+fn why(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => {
+            "no answer in time".to_owned()
+        }
+        _other => broken(error),
     }
 }
 
@@ -190,12 +208,12 @@ fn no_tls(address: &str, error: &std::io::Error) -> Failure {
 }
 
 fn lost(address: &str, error: &std::io::Error) -> Failure {
-    let message = format!("the console at {address} went away: {}", broken(error));
-    Failure::new(ErrorCode::Unavailable, message, "")
+    let message = format!("the console at {address} went away: {}", why(error));
+    Failure::new(ErrorCode::Unavailable, message, "see whether the daemon runs, and ask again")
 }
 
 fn connect(address: &str, timeout: Duration) -> Outcome<TcpStream> {
-    let remedy = "give its admin_listen address: by default 7500 (tracker) or 7511 (storage)";
+    let remedy = WHICH;
     let addresses = address
         .to_socket_addrs()
         .map_err(|e| Failure::usage(format!("{address:?} is no HOST:PORT: {e}"), remedy))?;

@@ -1,6 +1,7 @@
 //! What every client command shares: how the cluster is found, how results are printed.
 
 use super::exit::{Failure, Outcome};
+use super::say;
 use crate::client::{Client, ClientOptions, Error};
 use crate::format::file_id::FileId;
 use crate::settings::Keys;
@@ -63,12 +64,15 @@ impl Context {
     }
 
     /// Prints one result: JSON, or the text.
-    pub(super) fn print(&self, json: &serde_json::Value, text: impl std::fmt::Display) {
-        if self.json {
-            println!("{json}");
-        } else {
-            println!("{text}");
-        }
+    ///
+    /// # Errors
+    /// It cannot be written; the result is then in the remedy, so that it is not lost.
+    pub(super) fn print(&self, json: &serde_json::Value, text: impl std::fmt::Display) -> Outcome {
+        let text = if self.json { json.to_string() } else { text.to_string() };
+        say::line(&text).map_err(|mut failure| {
+            failure.remedy = format!("it was done; the answer was: {text}");
+            failure
+        })
     }
 }
 

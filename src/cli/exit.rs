@@ -12,6 +12,8 @@
 //! What the cluster answers has its exit code in [`ErrorCode::exit_code`]; everything else is made here. Errors go to
 //! stderr: as a sentence with what to do, or with `--json` as `{"error":{"code","message","remedy"}}`.
 
+use super::say;
+use crate::client::io_remedy;
 use crate::format::file_id::IdError;
 use crate::messages::error::ErrorCode;
 use crate::settings::{KeysError, SettingsError};
@@ -47,9 +49,21 @@ impl Failure {
         Self::new(ErrorCode::Failed, message, remedy)
     }
 
-    /// Exit 1: a file could not be read or written.
+    /// Exit 1: a file could not be read or written. `doing`: a verb, and what it is if the path does not say.
     pub fn io(doing: &str, path: &Path, error: &std::io::Error) -> Self {
-        Self::failed(format!("cannot {doing} {}: {error}", path.display()), "")
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let remedy = match doing {
+            "read manifest" if missing => {
+                "check the path; `folio import DIR -m MANIFEST` writes a manifest"
+            }
+            "read folder" if missing => "check the path: name the folder that holds the files",
+            // What is written need not be there; where it is to lie must.
+            "write" | "open manifest" | "open import journal" if missing => {
+                "create the folder that it is to lie in, or name another path"
+            }
+            _other => io_remedy(error),
+        };
+        Self::failed(format!("cannot {doing} {}: {error}", path.display()), remedy)
     }
 
     /// The process's exit code.
@@ -68,12 +82,11 @@ impl Failure {
     /// Prints it to stderr.
     pub fn print(&self, json: bool) {
         if json {
-            eprintln!("{}", self.json());
-            return;
-        }
-        eprintln!("folio: {}", self.message);
-        if !self.remedy.is_empty() {
-            eprintln!("  {}", self.remedy);
+            say::aside(self.json());
+        } else if self.remedy.is_empty() {
+            say::aside(format_args!("folio: {}", self.message));
+        } else {
+            say::aside(format_args!("folio: {}\n  {}", self.message, self.remedy));
         }
     }
 
@@ -112,13 +125,25 @@ impl From<SettingsError> for Failure {
 impl From<KeysError> for Failure {
     fn from(error: KeysError) -> Self {
         match error {
-            KeysError::Io { .. } | KeysError::Exists { .. } | KeysError::Random(_) => {
-                Self::failed(error.to_string(), "")
+            KeysError::Io { .. } => Self::failed(
+                error.to_string(),
+                "name a file that this user may read (--key-file, FOLIO_KEY_FILE, a daemon's auth.key_file); \
+                 `folio keygen FILE` writes one into a folder that is there",
+            ),
+            KeysError::Exists { .. } => {
+                Self::failed(error.to_string(), "a key file that is in use is never replaced")
             }
-            KeysError::NotAFile { .. }
-            | KeysError::Mode { .. }
-            | KeysError::Line { .. }
-            | KeysError::Empty { .. } => Self::usage(error.to_string(), ""),
+            KeysError::Random(_) => Self::failed(error.to_string(), "see to the system"),
+            KeysError::NotAFile { .. } | KeysError::Empty { .. } => Self::usage(
+                error.to_string(),
+                "name a key file: --key-file or FOLIO_KEY_FILE; `folio keygen FILE` writes one",
+            ),
+            KeysError::Mode { .. } => {
+                Self::usage(error.to_string(), "nobody but its owner may read or write it")
+            }
+            KeysError::Line { .. } => {
+                Self::usage(error.to_string(), "mend the line: `client|peer|admin HEX`")
+            }
         }
     }
 }

@@ -45,7 +45,7 @@ pub(super) async fn export(context: &Context, args: args::Export) -> Outcome {
     context.print(
         &serde_json::json!({"written": written, "failed": failed}),
         format!("{written} written, {failed} failed"),
-    );
+    )?;
     // One kind of failure keeps its exit code: a cluster that is away is 5, an object that is gone 3.
     let Some(first) = failures.first() else { return Ok(()) };
     let alike = failures.iter().all(|failure| failure.exit_code() == first.exit_code());

@@ -5,6 +5,7 @@
 use super::args::Fsck as Arguments;
 use super::context::Context;
 use super::exit::{Failure, Outcome};
+use super::say;
 use crate::fsck::finding::{Finding, Kept, Kind, Sink};
 use crate::fsck::medium::Folder;
 use crate::fsck::{MemoryFile, Options, Summary, check, storage_of};
@@ -18,20 +19,28 @@ const PRINTED_MAX: u64 = 1_000;
 struct Printer {
     kept: Kept,
     json: bool,
+    /// Whether what was printed so far could be written; the check goes on all the same.
+    said: Outcome,
+}
+
+impl Printer {
+    fn say(&mut self, text: std::fmt::Arguments<'_>) {
+        if !self.json && self.said.is_ok() {
+            self.said = say::line(text);
+        }
+    }
 }
 
 impl Sink for Printer {
     fn finding(&mut self, finding: Finding) {
-        if !self.json && self.kept.count < PRINTED_MAX {
-            println!("{finding}");
+        if self.kept.count < PRINTED_MAX {
+            self.say(format_args!("{finding}"));
         }
         self.kept.finding(finding);
     }
 
     fn note(&mut self, note: String) {
-        if !self.json {
-            println!("note: {note}");
-        }
+        self.say(format_args!("note: {note}"));
         self.kept.note(note);
     }
 }
@@ -48,10 +57,8 @@ pub(super) fn fsck(context: &Context, arguments: &Arguments) -> Outcome {
     let mut mounts = Vec::new();
     let (mut total, mut seen) = (0, Vec::<String>::new());
     for (path, folder) in &folders {
-        if !context.json {
-            println!("{}:", path.display());
-        }
-        let mut printer = Printer { kept: Kept::default(), json: context.json };
+        let mut printer = Printer { kept: Kept::default(), json: context.json, said: Ok(()) };
+        printer.say(format_args!("{}:", path.display()));
         let summary = one(folder, path, arguments.state_dir.as_deref(), &mut printer)?;
         if !summary.mount_uuid.is_empty() && seen.contains(&summary.mount_uuid) {
             printer.finding(Finding {
@@ -69,13 +76,14 @@ pub(super) fn fsck(context: &Context, arguments: &Arguments) -> Outcome {
             ));
         }
         total += printer.kept.count;
-        report(&summary, &printer.kept, context.json);
+        report(&summary, &mut printer);
+        printer.said.clone()?;
         mounts.push(document(path, &summary, &printer.kept));
     }
     if context.json {
-        println!("{}", json!({"findings": total, "clean": total == 0, "mounts": mounts}));
+        say::line(json!({"findings": total, "clean": total == 0, "mounts": mounts}))?;
     } else {
-        println!("{}", verdict(total));
+        say::line(verdict(total))?;
     }
     match total {
         0 => Ok(()),
@@ -136,18 +144,16 @@ fn verdict(total: u64) -> String {
     }
 }
 
-fn report(summary: &Summary, kept: &Kept, json: bool) {
-    if json {
-        return;
-    }
-    if kept.count > PRINTED_MAX {
-        println!("... and {} more", kept.count - PRINTED_MAX);
+fn report(summary: &Summary, printer: &mut Printer) {
+    let count = printer.kept.count;
+    if count > PRINTED_MAX {
+        printer.say(format_args!("... and {} more", count - PRINTED_MAX));
     }
     let Summary { chunkfiles, objects, bytes, singles, segments, records, conflicts, .. } = summary;
-    println!(
+    printer.say(format_args!(
         "  {objects} objects with {bytes} bytes in {chunkfiles} chunkfiles and {singles} singlefiles, \
          {records} records in {segments} log segments, {conflicts} conflicts"
-    );
+    ));
 }
 
 fn document(path: &Path, summary: &Summary, kept: &Kept) -> Value {

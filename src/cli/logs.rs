@@ -12,6 +12,8 @@ pub(super) fn start(settings: &LogSettings) {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter(settings.level.word()))
         .with_ansi(std::io::stderr().is_terminal())
+        // A line that cannot be written is lost. To say so on the same standard error would panic, and end the daemon.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let begun = match settings.format {
         LogFormat::Text => {

@@ -31,6 +31,7 @@ pub mod manifest;
 mod objects;
 mod output;
 mod progress;
+mod say;
 mod survey;
 mod verify;
 
@@ -61,7 +62,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Options of clients are refused where a configuration file says the same: an option that is ignored would mislead.
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let mut matches = Cli::command().try_get_matches_from(arguments)?;
+    if let Some(("admin", given)) = matches.subcommand() {
+        let words = given.get_many::<String>("command").map_or(0, Iterator::count);
+        if let Some(arguments) = admin::words::sorted(arguments, words) {
+            matches = Cli::command().try_get_matches_from(arguments)?;
+        }
+    }
     if let Some((name @ ("dev" | "tracker" | "storage"), given)) = matches.subcommand() {
         for (option, id) in [("--tracker", "trackers"), ("--timeout", "timeout")] {
             if given.value_source(id) == Some(clap::parser::ValueSource::CommandLine) {
@@ -98,10 +105,18 @@ fn not_understood(error: &clap::Error, json: bool) -> ExitCode {
         let message = first.join(" ");
         let message = message.strip_prefix("error: ").unwrap_or(&message);
         Failure::usage(message, "folio --help").print(true);
-    } else if error.print().is_err() {
-        // The terminal is gone; the exit code still tells.
+        return ExitCode::from(2);
     }
-    if answer { ExitCode::SUCCESS } else { ExitCode::from(2) }
+    match error.print() {
+        Err(error) if answer => {
+            let failure = say::unwritten(&error);
+            failure.print(json);
+            ExitCode::from(failure.exit_code())
+        }
+        Ok(()) if answer => ExitCode::SUCCESS,
+        // The exit code tells, also where standard error cannot be written.
+        Ok(()) | Err(_) => ExitCode::from(2),
+    }
 }
 
 fn execute(cli: Cli) -> Outcome {
@@ -112,12 +127,12 @@ fn execute(cli: Cli) -> Outcome {
         Command::Keygen { file } => {
             crate::settings::Keys::generate(&file)?;
             let shown = file.display().to_string();
-            context.print(&serde_json::json!({"key_file": shown}), &shown);
-            Ok(())
+            context.print(&serde_json::json!({"key_file": shown}), &shown)
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "folio", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "folio", &mut script);
+            say::whole(String::from_utf8_lossy(&script))
         }
         Command::Admin(args) => admin::admin(&context, &args),
         Command::Fsck(args) => fsck::fsck(&context, &args),

@@ -5,13 +5,15 @@ use super::context::{Context, parse_id, time_text};
 use super::exit::{Failure, Outcome};
 use super::output;
 use super::progress::Progress;
-use crate::client::{Body, GetOptions, PutOptions, Reserve, Stat, Written};
+use super::say;
+use crate::client::{Body, GetOptions, Object, PutOptions, Reserve, Stat, Written};
 use crate::cluster::opver::Opver;
 use crate::format::ids::Tag;
 use crate::messages::error::ErrorCode;
 use crate::settings;
 use serde_json::{Value, json};
 use std::path::Path;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 /// Files from here on get a progress bar.
 const BAR_FROM: u64 = 8 << 20;
@@ -25,8 +27,7 @@ pub(super) async fn put(context: &Context, args: args::Put) -> Outcome {
         settings::Reserve::Bytes(bytes) => Reserve::Bytes(bytes),
     });
     let options = PutOptions { group: args.group, ext: args.ext, reserve, pinned: None };
-    written(context, &client.put(body, options).await?);
-    Ok(())
+    written(context, &client.put(body, options).await?)
 }
 
 /// `folio modify ID FILE|-`.
@@ -35,8 +36,7 @@ pub(super) async fn modify(context: &Context, args: args::Modify) -> Outcome {
     let if_opver = opver(args.if_opver.as_deref())?;
     let body = body(&args.file)?;
     let client = context.connect().await?;
-    written(context, &client.modify(&id, body, if_opver).await?);
-    Ok(())
+    written(context, &client.modify(&id, body, if_opver).await?)
 }
 
 /// `folio delete ID`.
@@ -44,16 +44,14 @@ pub(super) async fn delete(context: &Context, args: args::Delete) -> Outcome {
     let id = parse_id(&args.id)?;
     let if_opver = opver(args.if_opver.as_deref())?;
     let client = context.connect().await?;
-    written(context, &client.delete(&id, if_opver).await?);
-    Ok(())
+    written(context, &client.delete(&id, if_opver).await?)
 }
 
 /// `folio undelete ID`.
 pub(super) async fn undelete(context: &Context, args: args::Undelete) -> Outcome {
     let id = parse_id(&args.id)?;
     let client = context.connect().await?;
-    written(context, &client.undelete(&id).await?);
-    Ok(())
+    written(context, &client.undelete(&id).await?)
 }
 
 /// `folio get ID`.
@@ -65,7 +63,8 @@ pub(super) async fn get(context: &Context, args: args::Get) -> Outcome {
         min_opver: opver(args.min_opver.as_deref())?,
     };
     let client = context.connect().await?;
-    let mut object = client.get(&id, options).await?;
+    let object = client.get(&id, options).await?;
+    let info = object.info;
     let progress = if object.info.count >= BAR_FROM { Some(Progress::bytes()) } else { None };
     if let Some(progress) = &progress {
         progress.start(object.info.count);
@@ -77,23 +76,34 @@ pub(super) async fn get(context: &Context, args: args::Get) -> Outcome {
         }
     };
     let Some(path) = args.output.filter(|path| path != Path::new("-")) else {
-        object.write_to(&mut tokio::io::stdout(), told).await?;
-        return Ok(());
+        return copy(object, &mut tokio::io::stdout(), told, say::unwritten).await;
     };
     let mut file = output::File::create(&path).await?;
-    object.write_to(file.writer(), told).await?;
+    copy(object, file.writer(), told, |e| Failure::io("write", &path, e)).await?;
     file.finish().await?;
     drop(progress);
-    if context.json {
-        let info = object.info;
-        println!(
-            "{}",
-            json!({"id": id.to_string(), "opver": Opver(info.opver).to_string(),
-                "length": info.length, "first": info.first, "count": info.count,
-                "crc32c": format!("{:08x}", info.crc32c)})
-        );
+    if !context.json {
+        return Ok(());
     }
-    Ok(())
+    say::line(json!({"id": id.to_string(), "opver": Opver(info.opver).to_string(),
+        "length": info.length, "first": info.first, "count": info.count,
+        "crc32c": format!("{:08x}", info.crc32c)}))
+}
+
+/// All of an object, piece by piece; `told` is called with the bytes written so far.
+async fn copy(
+    mut object: Object,
+    writer: &mut (impl AsyncWrite + Unpin),
+    mut told: impl FnMut(u64),
+    cannot: impl Fn(&std::io::Error) -> Failure,
+) -> Outcome {
+    let mut written = 0;
+    while let Some(bytes) = object.chunk().await? {
+        writer.write_all(&bytes).await.map_err(|e| cannot(&e))?;
+        written += bytes.len() as u64;
+        told(written);
+    }
+    writer.flush().await.map_err(|e| cannot(&e))
 }
 
 /// `folio stat ID`.
@@ -104,16 +114,13 @@ pub(super) async fn stat(context: &Context, args: args::Stat) -> Outcome {
     if context.json {
         let map: serde_json::Map<String, Value> =
             rows.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        println!("{}", Value::Object(map));
-        return Ok(());
+        return say::line(Value::Object(map));
     }
-    for (key, value) in rows {
-        match value {
-            Value::String(text) => println!("{key:10} {text}"),
-            other => println!("{key:10} {other}"),
-        }
-    }
-    Ok(())
+    let lines = rows.into_iter().map(|(key, value)| match value {
+        Value::String(text) => format!("{key:10} {text}\n"),
+        other => format!("{key:10} {other}\n"),
+    });
+    say::whole(lines.collect::<String>())
 }
 
 fn stat_rows(stat: &Stat) -> Vec<(&'static str, Value)> {
@@ -136,19 +143,19 @@ fn stat_rows(stat: &Stat) -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn written(context: &Context, written: &Written) {
+fn written(context: &Context, written: &Written) -> Outcome {
     let Written { id, opver, acks, copies, degraded } = written;
     if *degraded {
-        eprintln!(
+        say::aside(format_args!(
             "folio: {id}: degraded: on {copies} machine(s) only; `folio df` shows which storages are down"
-        );
+        ));
     }
     let opver = Opver(*opver).to_string();
     context.print(
         &json!({"id": id.to_string(), "opver": opver, "acks": acks.to_string(), "copies": copies,
             "degraded": degraded}),
         id,
-    );
+    )
 }
 
 fn body(file: &Path) -> Outcome<Body> {
@@ -156,6 +163,12 @@ fn body(file: &Path) -> Outcome<Body> {
         return Ok(Body::reader(Box::new(tokio::io::stdin()), None));
     }
     let metadata = std::fs::metadata(file).map_err(|e| Failure::io("read", file, &e))?;
+    if metadata.is_dir() {
+        return Err(Failure::usage(
+            format!("{} is a folder", file.display()),
+            "name a file; `folio import DIR -m MANIFEST` stores all files of a folder",
+        ));
+    }
     let body = Body::file(file);
     if metadata.len() < BAR_FROM {
         return Ok(body);

@@ -54,7 +54,10 @@ impl File {
                 Err(e) => return Err(io(e)),
             }
         }
-        Err(Failure::failed(format!("cannot find a name beside {}", path.display()), ""))
+        Err(Failure::failed(
+            format!("cannot find a name beside {}", path.display()),
+            "remove the files named .*.tmp that were left there, or name another path",
+        ))
     }
 
     /// Where to write.

@@ -1,5 +1,6 @@
 //! A bar on a terminal, nothing elsewhere; problems go to stderr without tearing the bar.
 
+use super::say;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 
@@ -58,8 +59,8 @@ impl Progress {
     /// Something went wrong with one of them.
     pub(super) fn problem(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("folio: {text}")),
-            None => eprintln!("folio: {text}"),
+            Some(bar) => bar.suspend(|| say::aside(format_args!("folio: {text}"))),
+            None => say::aside(format_args!("folio: {text}")),
         }
     }
 }

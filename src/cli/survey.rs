@@ -3,6 +3,7 @@
 use super::args;
 use super::context::{Context, time_text};
 use super::exit::{Failure, Outcome};
+use super::say;
 use crate::client::{Df, DfStorage};
 use crate::cluster::opver::Opver;
 use crate::messages::heads::DfMount;
@@ -17,7 +18,7 @@ pub(super) async fn list(context: &Context, args: args::List) -> Outcome {
     let client = context.connect().await?;
     let mut list = client.list(args.group.as_deref(), since_ms);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let cannot = |e: std::io::Error| Failure::failed(format!("cannot print: {e}"), "");
+    let cannot = |e: std::io::Error| say::unwritten(&e);
     let mut failed: Option<Failure> = None;
     while let Some(listed) = list.next().await {
         let object = match listed {
@@ -69,15 +70,13 @@ pub(super) async fn df(context: &Context) -> Outcome {
     let df = client.df().await?;
     for storage in &df.storages {
         if let Some(error) = &storage.error {
-            eprintln!("folio: {}: as last told to the tracker: {error}", name(storage));
+            say::aside(format_args!(
+                "folio: {}: as last told to the tracker: {error}",
+                name(storage)
+            ));
         }
     }
-    if context.json {
-        println!("{}", df_json(&df));
-    } else {
-        println!("{}", df_table(&df));
-    }
-    Ok(())
+    if context.json { say::line(df_json(&df)) } else { say::line(df_table(&df)) }
 }
 
 fn name(storage: &DfStorage) -> String {

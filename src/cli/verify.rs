@@ -1,7 +1,10 @@
 //! `folio verify MANIFEST`: reads every object again and compares length and hash.
 //!
 //! The last line is `N ok, N missing, N different`. An object that cannot be had, for whatever reason, is missing; bytes
-//! that are not those of the manifest, and damage, are different. With `--all-mirrors` every copy counts by itself.
+//! that are not those of the manifest, and damage, are different. With `--all-mirrors` every copy counts by itself. A
+//! machine that is silent is not waited for with every object; see [`silent`].
+
+mod silent;
 
 use super::args;
 use super::context::Context;
@@ -14,6 +17,8 @@ use crate::format::ids::MachineId;
 use crate::messages::error::ErrorCode;
 use futures_util::{StreamExt, stream};
 use sha2::{Digest, Sha256};
+use silent::Silent;
+use tokio::time::Instant;
 
 /// What one reading found.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,9 +46,9 @@ pub(super) async fn verify(context: &Context, args: args::Verify) -> Outcome {
     }
     progress.start(tasks.len() as u64);
     let (mut ok, mut missing, mut different) = (0u64, 0u64, 0u64);
-    let client = &client;
+    let reader = &Reader { client, silent: Silent::new(context.timeout) };
     let mut results = stream::iter(tasks)
-        .map(|(entry, from)| async move { (entry, from, compare(client, entry, from).await) })
+        .map(|(entry, from)| async move { (entry, from, reader.compare(entry, from).await) })
         .buffer_unordered(args.jobs);
     while let Some((entry, from, found)) = results.next().await {
         progress.step();
@@ -63,7 +68,7 @@ pub(super) async fn verify(context: &Context, args: args::Verify) -> Outcome {
     context.print(
         &serde_json::json!({"ok": ok, "missing": missing, "different": different}),
         format!("{ok} ok, {missing} missing, {different} different"),
-    );
+    )?;
     if missing + different > 0 {
         return Err(Failure::failed(
             format!("{missing} missing and {different} different"),
@@ -85,8 +90,33 @@ fn members(view: &ClusterView, entry: &Entry) -> Vec<MachineId> {
     members
 }
 
-async fn compare(client: &Client, entry: &Entry, from: Option<MachineId>) -> Found {
-    match read(client, entry, from).await {
+/// A machine of a syncgroup of a group.
+type Machine<'a> = (&'a str, &'a str, MachineId);
+
+/// Who reads.
+struct Reader<'a> {
+    client: Client,
+    silent: Silent<Machine<'a>>,
+}
+
+impl<'a> Reader<'a> {
+    async fn compare(&self, entry: &'a Entry, from: Option<MachineId>) -> Found {
+        let Some(machine) = from else {
+            return judge(entry, read(&self.client, entry, None).await);
+        };
+        let machine = (entry.id.group.as_str(), entry.id.syncgroup.as_str(), machine);
+        let begun = Instant::now();
+        if let Some(why) = self.silent.why_not(&machine, begun) {
+            return Found::Missing(why);
+        }
+        let answer = read(&self.client, entry, from).await;
+        self.silent.learn(&machine, &answer, (begun, Instant::now()));
+        judge(entry, answer)
+    }
+}
+
+fn judge(entry: &Entry, answer: Result<(u64, Sha256Bytes), Error>) -> Found {
+    match answer {
         Ok((length, sha256)) if (length, sha256) == (entry.length, entry.sha256) => Found::Ok,
         Ok((length, _)) if length != entry.length => {
             Found::Different(format!("{length} bytes instead of {}", entry.length))

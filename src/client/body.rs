@@ -3,7 +3,7 @@
 //! Invariant: a body that can be read again is replayable, and only such a one is sent again when an attempt fails.
 //! Whatever fits one frame is read into memory first and so always is.
 
-use super::error::{Error, Failure, Left, Result};
+use super::error::{Error, Failure, Left, Result, io_remedy};
 use crate::format::crc::crc32c;
 use crate::messages::error::ErrorCode;
 use crate::messages::heads::{DATA_FRAME, INLINE_MAX};
@@ -119,7 +119,8 @@ impl Content {
         let mut file = open(&path).await?;
         let metadata = file.metadata().await.map_err(|e| unreadable(&path, &e))?;
         if metadata.is_dir() {
-            return Err(Error::new(ErrorCode::Usage, format!("{} is a folder", path.display())));
+            let error = Error::new(ErrorCode::Usage, format!("{} is a folder", path.display()));
+            return Err(error.remedy("name a file"));
         }
         if metadata.is_file() && metadata.len() > INLINE_MAX as u64 {
             return Ok(Self::File(path, metadata.len()));
@@ -225,10 +226,12 @@ async fn open(path: &Path) -> Result<File> {
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::new(ErrorCode::Failed, format!("cannot read {}: {error}", path.display()))
+        .remedy(io_remedy(error))
 }
 
 fn cannot_read(error: &std::io::Error) -> Error {
     Error::new(ErrorCode::Failed, format!("cannot read the body: {error}"))
+        .remedy("see to where it comes from, then repeat the command")
 }
 
 /// The body gave another number of bytes than it said.

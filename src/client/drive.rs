@@ -354,7 +354,13 @@ impl Story {
         }
         self.last = Some(error);
         if !operation.replayable() {
-            return Then::Stop(self.end(nature, None));
+            let error = self.end(nature, None);
+            return Then::Stop(match error.code {
+                ErrorCode::UnknownOutcome => error,
+                _other => error.remedy(
+                    "what is read from a pipe cannot be sent again: repeat the command, or name a file",
+                ),
+            });
         }
         match (left, retry) {
             (Left::Answered, Retry::Same) => Then::Pause,

@@ -6,6 +6,7 @@ use crate::messages::frame::FrameError;
 use crate::messages::handshake::Refusal;
 use crate::messages::heads::{ErrorHead, HeadError};
 use std::fmt;
+use std::io;
 
 /// Result of the client library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -108,6 +109,22 @@ impl From<FrameError> for Error {
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         Self::new(refusal.code, refusal.message).remedy(refusal.remedy)
+    }
+}
+
+/// What to do about a file that cannot be read or written.
+pub(crate) fn io_remedy(error: &io::Error) -> &'static str {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::NotFound => "check the path: there is nothing of that name",
+        Kind::NotADirectory => "check the path: a part of it is no folder",
+        Kind::IsADirectory => "name a file, not a folder",
+        Kind::PermissionDenied => "give this user access to it, or name another path",
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => {
+            "make room there, or name another path"
+        }
+        Kind::ReadOnlyFilesystem => "its file system is read-only: name another path",
+        _other => "see to the disk or file system where it lies, then repeat the command",
     }
 }
 

@@ -42,6 +42,7 @@ mod views;
 mod write_end;
 
 pub use body::Body;
+pub(crate) use error::io_remedy;
 pub use error::{Error, Result};
 pub use mutate::Written;
 pub use object::{Object, ObjectInfo};

@@ -5,7 +5,7 @@ use super::pool::Pool;
 use crate::cluster::view::ClusterView;
 use crate::messages::error::ErrorCode;
 use crate::messages::heads::{self, Uuid, View, ViewAnswer};
-use crate::messages::opcode::Opcode;
+use crate::messages::opcode::{Daemon, Opcode};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -111,7 +111,16 @@ impl Views {
             known_epoch: known.as_ref().map_or(0, |view| view.epoch),
             known_tracker: Uuid::new(known.as_ref().map_or([0; 16], |view| view.tracker)),
         };
-        let reply = connection.call(Opcode::View, &head, Bytes::new(), 0, deadline).await?;
+        let called = connection.call(Opcode::View, &head, Bytes::new(), 0, deadline).await;
+        let reply = called.map_err(|failure| match failure.error.code {
+            ErrorCode::UnknownOpcode if connection.identity.kind == Daemon::Storage => {
+                let error = Error::new(ErrorCode::UnknownOpcode, "this is a storage, no tracker");
+                let remedy =
+                    "--tracker takes the `listen` address of a tracker: by default port 7400";
+                Failure::answered(error.remedy(remedy).at(connection.node()))
+            }
+            _other => failure,
+        })?;
         let understood = |error| Failure::answered(Error::from(error).at(connection.node()));
         let answer: ViewAnswer = heads::decode(reply.frame.head()).map_err(understood)?;
         if !answer.changed && known.is_some() {

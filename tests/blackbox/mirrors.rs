@@ -167,6 +167,31 @@ fn no_mirror_needs_the_others_to_answer() {
     }
 }
 
+/// A check of all copies ends soon though one member stands still: it is not waited for with every object.
+#[test]
+fn no_silent_member_is_waited_for_with_every_object() {
+    let cluster = mirrors(2);
+    let (cli, tree) = (cluster.cli(), cluster.dir.path().join("tree"));
+    let manifest = cluster.dir.path().join("M");
+    std::fs::create_dir(&tree).expect("folder");
+    for n in 0..200 {
+        std::fs::write(tree.join(n.to_string()), format!("object {n}")).expect("write");
+    }
+    cli.import(&tree, &manifest).ok();
+    let manifest = manifest.to_str().expect("text");
+    let verify = ["verify", manifest, "--all-mirrors", "--jobs", "2"];
+    eventually("every mirror has all", PATIENCE, || (cli.run(verify).code == 0).then_some(()));
+    cluster.storages[1].daemon().pause();
+    // Two at a time: waiting for each would take 200 seconds.
+    let begun = std::time::Instant::now();
+    let answer = Cli { timeout: Some("2s"), ..cli.clone() }.run(verify).exits(1);
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+    assert_eq!(answer.last_line(), "200 ok, 200 missing, 0 different");
+    answer.says(&["missing on machine 2", "no answer in time; it is asked again every 10 s"]);
+    cluster.storages[1].daemon().resume();
+    cli.run(verify).ok();
+}
+
 /// A machine that never comes back is forgotten by a command: nothing waits for it, trackers show it no more, and as it was
 /// it is refused.
 #[test]

@@ -68,6 +68,9 @@ pub(super) async fn open(
 impl Watcher {
     /// Watches until the load ends.
     pub(super) async fn run(mut self, load: &Meter, lags: &Meter) -> Outcome {
+        for wire in self.mirrors.iter_mut().chain([&mut self.wire]) {
+            wire.end_with(load.end());
+        }
         while !load.is_over() {
             let crc = crc32c(&self.payload);
             let head = Put {

@@ -52,6 +52,10 @@ impl Meter {
         let Some((due, pace)) = self.due.get() else {
             return self.take().then(Instant::now);
         };
+        // Connections that wait for their turns in a slow pace would outlast the load.
+        if self.end.get().is_some_and(|end| due >= end) {
+            return None;
+        }
         self.due.set(Some((due + pace, pace)));
         tokio::time::sleep_until(due.into()).await;
         self.take().then_some(due)
@@ -64,6 +68,11 @@ impl Meter {
             return left > 0;
         }
         self.end.get().is_none_or(|end| Instant::now() < end)
+    }
+
+    /// From when on no operation is begun, if that is known.
+    pub(super) fn end(&self) -> Option<Instant> {
+        self.end.get()
     }
 
     /// Whether no operation is begun any more.

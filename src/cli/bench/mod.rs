@@ -12,6 +12,7 @@ mod worker;
 use super::args::{Bench, Load, Mix};
 use super::context::Context;
 use super::exit::{Failure, Outcome};
+use super::say;
 use crate::cluster::view::State;
 use crate::messages::heads::INLINE_MAX;
 use meter::Meter;
@@ -62,12 +63,15 @@ pub(super) async fn bench(context: &Context, args: Bench) -> Outcome {
     }
     let took = begun.elapsed();
     for watcher in watching {
-        watcher.await.map_err(|e| Failure::failed(e.to_string(), ""))??;
+        let watched = watcher.await.map_err(|e| Failure::failed(e.to_string(), ""))?;
+        if let Err(failure) = watched {
+            meter.failed(&failure);
+        }
     }
     let report = meter.report(took).with_lag(args.lag.then(|| lags.report(took)));
     ticker.abort();
     let json = serde_json::to_value(&report).map_err(|e| Failure::failed(e.to_string(), ""))?;
-    context.print(&json, &report);
+    context.print(&json, &report)?;
     match meter.first_error() {
         None => Ok(()),
         Some(first) => Err(Failure::failed(
@@ -112,7 +116,8 @@ async fn prepare(
     let each = if needs_objects { args.objects.div_ceil(args.connections as u64) } else { 0 };
     if each > 0 {
         let count = each * args.connections as u64;
-        eprintln!("making {count} objects of up to {} bytes ...", sizes.max());
+        let max = sizes.max();
+        say::aside(format_args!("making {count} objects of up to {max} bytes ..."));
     }
     let mut preparing = Vec::new();
     for (number, target) in (0..args.connections as u64).zip(targets.iter().cycle()) {
@@ -138,7 +143,8 @@ async fn tick(meter: Rc<Meter>, begun: Instant) {
         interval.tick().await;
         let now = meter.ops();
         let (second, errors) = (begun.elapsed().as_secs(), meter.errors());
-        eprintln!("{second:4} s  {:8} ops/s  {errors} errors", now - before);
+        let done = now - before;
+        say::aside(format_args!("{second:4} s  {done:8} ops/s  {errors} errors"));
         before = now;
     }
 }

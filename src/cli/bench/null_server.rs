@@ -1,6 +1,7 @@
 //! The same frames without an engine: what the wire and the load alone can do, to hold the real figures against.
 
 use super::super::exit::{Failure, Outcome};
+use super::super::say;
 use crate::actors::ambient;
 use crate::client;
 use crate::format::crc::crc32c;
@@ -35,7 +36,7 @@ pub(super) async fn serve(listen: &str, size: u64) -> Outcome {
         )
     })?;
     let address = listener.local_addr().map_err(|e| Failure::failed(e.to_string(), ""))?;
-    println!("ready null-server={address}");
+    say::line(format_args!("ready null-server={address}"))?;
     let payload = vec![0x5a; usize::try_from(size).unwrap_or(0)];
     let fixed = Rc::new(Fixed { crc: crc32c(&payload), payload });
     loop {

@@ -31,6 +31,12 @@ pub(super) struct Wire {
     next: u64,
     instance: [u8; 16],
     tokens: u64,
+    /// For messages.
+    address: String,
+    /// How long an answer may take.
+    timeout: Duration,
+    /// No answer is waited for any longer than until then.
+    limit: Option<Instant>,
     /// The server's clock at the handshake, and ours.
     server_time: (u64, Instant),
     /// Group of the node.
@@ -76,6 +82,9 @@ impl Wire {
             next: 0,
             instance,
             tokens: 0,
+            address: address.to_owned(),
+            timeout,
+            limit: None,
             server_time: (0, Instant::now()),
             group: String::new(),
         };
@@ -113,8 +122,32 @@ impl Wire {
         }
     }
 
-    /// One request, one answer.
+    /// Waits for no answer any longer than the timeout after `end`: a load ends also when a node stands still.
+    pub(super) fn end_with(&mut self, end: Option<Instant>) {
+        self.limit = end.and_then(|end| end.checked_add(self.timeout));
+    }
+
+    /// One request, one answer. Without one in time the connection is lost: an answer that came late would be taken for
+    /// that of the next request.
     pub(super) async fn call<H: Serialize>(
+        &mut self,
+        opcode: Opcode,
+        head: &H,
+        payload: &[u8],
+        crc: u32,
+    ) -> Outcome<Frame> {
+        let own = Instant::now() + self.timeout;
+        let until = self.limit.map_or(own, |limit| limit.min(own));
+        let exchange = self.exchange(opcode, head, payload, crc);
+        if let Ok(answer) = tokio::time::timeout_at(until.into(), exchange).await {
+            return answer;
+        }
+        let mut failure = lost(format!("{} did not answer in time", self.address));
+        "`folio df` shows which storages are down".clone_into(&mut failure.remedy);
+        Err(failure)
+    }
+
+    async fn exchange<H: Serialize>(
         &mut self,
         opcode: Opcode,
         head: &H,

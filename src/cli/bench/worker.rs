@@ -71,6 +71,7 @@ impl Worker {
 
     /// Works until the meter says that it is enough.
     pub(super) async fn run(&mut self, meter: &Meter) {
+        self.wire.end_with(meter.end());
         while let Some(due) = meter.turn().await {
             // What is deleted has to be there first; that is not measured.
             let victim = match self.load {

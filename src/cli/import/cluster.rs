@@ -5,9 +5,11 @@ use super::{ObjectStore, Summary, import};
 use crate::cli::context::Context;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::progress::Progress;
+use crate::cli::say;
 use crate::client::{Body, Client, Lease, Pinned, Place, PutOptions};
 use crate::format::file_id::FileId;
 use crate::format::ids::Token;
+use crate::messages::error::ErrorCode;
 use crate::messages::heads::ObjectState;
 use std::path::Path;
 
@@ -22,6 +24,19 @@ fn body(content: &Content) -> Outcome<Body> {
         Data::Large(path) => {
             let file = Checked::open(path, content).map_err(|e| Failure::io("read", path, &e))?;
             Ok(Body::reader(Box::new(file), Some(content.length)))
+        }
+    }
+}
+
+impl Cluster {
+    /// A group that is not there, or one that has to be named, would fail every file for the same reason. Whatever else
+    /// keeps new objects out does not matter yet: there may be none, and edits go elsewhere.
+    async fn check_group(&self) -> Outcome {
+        match self.client.place(self.group.as_deref(), 0).await {
+            Err(error) if matches!(error.code, ErrorCode::UnknownGroup | ErrorCode::Usage) => {
+                Err(error.into())
+            }
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 }
@@ -83,22 +98,21 @@ pub(in crate::cli) async fn run(
 ) -> Outcome {
     let client = context.connect_with(jobs.div_ceil(16)).await?;
     let cluster = Cluster { client, group };
+    cluster.check_group().await?;
     let progress = Progress::files();
     let summary = import(&cluster, folder, manifest, jobs, &progress).await?;
     drop(progress);
     let Summary { stored, modified, unchanged, failed, left_out } = summary;
-    if context.json {
-        println!(
-            "{}",
-            serde_json::json!({"stored": stored, "modified": modified, "unchanged": unchanged,
-                "failed": failed, "left_out": left_out})
-        );
-    } else {
-        if left_out > 0 {
-            eprintln!("folio: {left_out} links, pipes, sockets or devices were left out");
-        }
-        println!("{stored} stored, {modified} modified, {unchanged} unchanged, {failed} failed");
+    if left_out > 0 && !context.json {
+        say::aside(format_args!(
+            "folio: {left_out} links, pipes, sockets or devices were left out"
+        ));
     }
+    context.print(
+        &serde_json::json!({"stored": stored, "modified": modified, "unchanged": unchanged,
+            "failed": failed, "left_out": left_out}),
+        format!("{stored} stored, {modified} modified, {unchanged} unchanged, {failed} failed"),
+    )?;
     if failed > 0 {
         return Err(Failure::failed(
             format!("{failed} files were not stored; each is named above"),

@@ -16,6 +16,7 @@ mod walk;
 use super::exit::{Failure, Outcome};
 use super::manifest::Entry;
 use super::progress::Progress;
+use super::say;
 use crate::client::Place;
 use crate::format::file_id::{FileId, is_ext};
 use crate::format::ids::Token;
@@ -326,10 +327,10 @@ impl<S: ObjectStore> Import<'_, S> {
             // Not carried out now, and the storage no longer knows whether it was: at worst one object stays that
             // nobody refers to. Looking for it by its content might find somebody else's.
             Err(failure) if failure.code.retry() == Retry::FreshToken => {
-                eprintln!(
+                say::aside(format_args!(
                     "folio: {}: the storage no longer knows whether the interrupted import stored it; storing it anew",
                     intent.path.display()
-                );
+                ));
                 Ok(None)
             }
             Err(failure) => Err(failure),
