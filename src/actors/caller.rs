@@ -43,7 +43,7 @@ pub enum CallError {
         refusal: Refusal,
     },
     /// The other end refused the request.
-    #[error("{node} refuses: {problem}; {}", problem.remedy)]
+    #[error("{node} refuses: {problem}{}", tail(&problem.remedy))]
     Refused {
         /// Who.
         node: String,
@@ -66,6 +66,11 @@ pub enum CallError {
         /// What is wrong.
         what: String,
     },
+}
+
+/// A remedy behind what it mends; there may be none.
+fn tail(remedy: &str) -> String {
+    if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
 }
 
 impl CallError {
