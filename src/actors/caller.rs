@@ -271,3 +271,17 @@ async fn exchange<H: Serialize + ?Sized>(
     }
     Ok(frame)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_ends_with_a_remedy_that_is_not_there() {
+        let refused = |problem| CallError::Refused { node: "books/a/2".to_owned(), problem };
+        let bare = Problem::new(ErrorCode::WrongNode, "no such mount");
+        assert_eq!(refused(bare.clone()).to_string(), "books/a/2 refuses: no such mount");
+        let both = refused(bare.remedy("see `mounts`")).to_string();
+        assert_eq!(both, "books/a/2 refuses: no such mount; see `mounts`");
+    }
+}

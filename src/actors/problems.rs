@@ -127,3 +127,15 @@ fn fenced(mount: &SharedMount, why: &str) -> Problem {
     )
     .remedy(fence_remedy(why))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_machine_is_not_sent_to_look_at_its_disk() {
+        let forgotten = fence_remedy(&format!("{FORGOTTEN}: empty its mounts"));
+        assert!(forgotten.contains("state_dir") && !forgotten.contains("disk"), "{forgotten}");
+        assert!(fence_remedy("fdatasync of the log failed").contains("check the disk"));
+    }
+}
