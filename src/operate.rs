@@ -6,6 +6,7 @@
 
 use crate::actors::admin_console::{CommandResult, ConsoleAnswer, Value};
 use crate::settings::Shown;
+use crate::settings::spec::storage_number;
 use std::sync::OnceLock;
 
 /// Sets what is logged: `error`, `warn`, `info`, `debug`, `trace`.
@@ -47,8 +48,9 @@ fn set_level(level: &str) -> Result<(), String> {
     }
 }
 
-/// A key that can be changed at run time: its name, and how.
-pub type Changeable<'a> = (&'a str, &'a dyn Fn(&str) -> Result<(), String>);
+/// A key of a storage that can be changed at run time: its name, and how. The bounds are those of the configuration, so
+/// that nothing holds until the next start that could not be written there.
+pub type Changeable<'a> = (&'a str, &'a dyn Fn(u64));
 
 /// `config [show [PART]|set KEY VALUE]`.
 ///
@@ -82,7 +84,7 @@ fn set(key: &str, value: &str, shown: &[Shown], own: &[Changeable<'_>]) -> Comma
     if key == "log.level" {
         set_level(value)?;
     } else if let Some((_, change)) = own.iter().find(|(name, _)| *name == key) {
-        change(value).map_err(|why| format!("{key}: {why}"))?;
+        change(storage_number(key, value).map_err(|why| format!("{key}: {why}"))?);
     } else if shown.iter().any(|shown| shown.key == key) {
         return Err(format!(
             "{key} cannot be changed while the daemon runs: change its configuration and start it again"
@@ -118,7 +120,7 @@ mod tests {
             value: value.to_owned(),
             source: "default".to_owned(),
         };
-        vec![key("listen", "127.0.0.1:1"), key("limits.x", "3")]
+        vec![key("listen", "127.0.0.1:1"), key("recovery.streams", "3")]
     }
 
     fn ask(line: &str, own: &[Changeable<'_>]) -> Result<String, String> {
@@ -129,19 +131,26 @@ mod tests {
     #[test]
     fn a_key_that_cannot_be_set_is_refused_with_what_to_do() {
         let taken = std::cell::Cell::new(0);
-        let change = |value: &str| {
-            taken.set(value.parse().map_err(|_| "a number".to_owned())?);
-            Ok(())
-        };
-        let own: &[Changeable<'_>] = &[("limits.x", &change)];
-        assert!(ask("set limits.x 7", own).is_ok());
+        let change = |value: u64| taken.set(value);
+        let reserve = |value: u64| taken.set(value);
+        let own: &[Changeable<'_>] =
+            &[("recovery.streams", &change), ("store.reserve_free", &reserve)];
+        assert!(ask("set recovery.streams 7", own).is_ok());
         assert_eq!(taken.get(), 7);
-        assert_eq!(ask("set limits.x y", own), Err("limits.x: a number".to_owned()));
+        for (key, value, allowed) in [
+            ("recovery.streams", "y", "a whole number from 1 to 32"),
+            ("recovery.streams", "33", "a whole number from 1 to 32"),
+            ("store.reserve_free", "99PiB", "a size from 0 to 1PiB"),
+        ] {
+            let why = ask(&format!("set {key} {value}"), own).expect_err("out of bounds");
+            assert_eq!(why, format!("{key}: {value:?} is not {allowed}"));
+            assert_eq!(taken.get(), 7);
+        }
         assert!(ask("set listen 1", own).is_err_and(|why| why.contains("start it again")));
         assert!(ask("set nothing 1", own).is_err_and(|why| why.contains("no key")));
         let all = ask("show", own).expect("shown");
-        assert!(all.contains("limits.x") && all.contains("127.0.0.1:1"), "{all}");
-        assert!(!ask("show limits", own).expect("shown").contains("listen"));
+        assert!(all.contains("recovery.streams") && all.contains("127.0.0.1:1"), "{all}");
+        assert!(!ask("show recovery", own).expect("shown").contains("listen"));
         assert!(log(&["loud".to_owned()]).is_err_and(|why| why.contains("debug")));
     }
 }

@@ -40,8 +40,22 @@ pub struct Rotation {
     asked: Notify,
 }
 
-/// What tells one state of a file from another: inode, length, time of change.
-type Sight = Vec<Option<(u64, u64, i64, i64)>>;
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    inode: u64,
+    len: u64,
+    /// A key file that others can read is refused: a changed mode is news, in both directions.
+    mode: u32,
+    owner: (u32, u32),
+    /// Last change of the contents.
+    mtime: (i64, i64),
+    /// Last change of whatever is said of it: what the rest does not show.
+    ctime: (i64, i64),
+}
+
+/// All files, in order; `None`: it is not there.
+type Sight = Vec<Option<Seen>>;
 
 impl Rotation {
     /// Takes the keys of the configuration and reads the certificates. `machine`: who a storage is.
@@ -125,7 +139,14 @@ impl Rotation {
         });
         let seen = |path: &PathBuf| {
             let file = std::fs::metadata(path).ok()?;
-            Some((file.ino(), file.len(), file.mtime(), file.mtime_nsec()))
+            Some(Seen {
+                inode: file.ino(),
+                len: file.len(),
+                mode: file.mode(),
+                owner: (file.uid(), file.gid()),
+                mtime: (file.mtime(), file.mtime_nsec()),
+                ctime: (file.ctime(), file.ctime_nsec()),
+            })
         };
         self.key_file.iter().chain(files).map(seen).collect()
     }

@@ -21,6 +21,7 @@ mod memory_file;
 mod metrics;
 mod mirrors;
 mod mounts;
+pub(crate) mod no_puts;
 mod remains;
 mod report;
 mod scrubs;

@@ -43,7 +43,7 @@ pub enum CallError {
         refusal: Refusal,
     },
     /// The other end refused the request.
-    #[error("{node} refuses: {problem}; {}", problem.remedy)]
+    #[error("{node} refuses: {problem}{}", tail(&problem.remedy))]
     Refused {
         /// Who.
         node: String,
@@ -66,6 +66,11 @@ pub enum CallError {
         /// What is wrong.
         what: String,
     },
+}
+
+/// A remedy behind what it mends; there may be none.
+fn tail(remedy: &str) -> String {
+    if remedy.is_empty() { String::new() } else { format!("; {remedy}") }
 }
 
 impl CallError {
@@ -265,4 +270,18 @@ async fn exchange<H: Serialize + ?Sized>(
         });
     }
     Ok(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_ends_with_a_remedy_that_is_not_there() {
+        let refused = |problem| CallError::Refused { node: "books/a/2".to_owned(), problem };
+        let bare = Problem::new(ErrorCode::WrongNode, "no such mount");
+        assert_eq!(refused(bare.clone()).to_string(), "books/a/2 refuses: no such mount");
+        let both = refused(bare.remedy("see `mounts`")).to_string();
+        assert_eq!(both, "books/a/2 refuses: no such mount; see `mounts`");
+    }
 }

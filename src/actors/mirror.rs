@@ -201,7 +201,7 @@ impl Mirror {
     pub fn check_writes(&self) -> Result<(), Problem> {
         match self.outlook() {
             Outlook::Good | Outlook::Degraded => Ok(()),
-            Outlook::Refused => Err(refused()),
+            Outlook::Refused => Err(refused(self.policy.wanted)),
             Outlook::Joining => Err(joining()),
         }
     }
@@ -247,12 +247,18 @@ impl Mirror {
 
 /// Copies are demanded that cannot be had: nothing was done.
 #[must_use]
-pub fn refused() -> Problem {
-    Problem::new(
-        ErrorCode::Unavailable,
-        "durability.acks asks for a copy on another member, and none is connected and caught up",
-    )
-    .remedy("bring the other members back, or allow fewer copies in the configuration")
+pub fn refused(wanted: Wanted) -> Problem {
+    let (what, remedy) = match wanted {
+        Wanted::All => (
+            "durability.acks = \"all\" asks for a copy on every member, and one is not connected and caught up",
+            "bring the other members back, `forget` one that never comes back, or ask for fewer copies in the configuration",
+        ),
+        Wanted::Mirror | Wanted::Local => (
+            "durability.acks asks for a copy on another member, and none is connected and caught up",
+            "bring the other members back, or allow fewer copies in the configuration",
+        ),
+    };
+    Problem::new(ErrorCode::Unavailable, what).remedy(remedy)
 }
 
 fn joining() -> Problem {

@@ -417,5 +417,9 @@ pub(super) fn check_begin(room: &MountRoom) -> Result<(), Problem> {
     if !room.shared.mirror.is_joined() {
         return room.shared.mirror.check_writes();
     }
-    if room.acks.may_begin() { Ok(()) } else { Err(super::mirror::refused()) }
+    if room.acks.may_begin() {
+        Ok(())
+    } else {
+        Err(super::mirror::refused(room.shared.mirror.policy.wanted))
+    }
 }

@@ -349,11 +349,7 @@ impl MountRoom {
         let why = engine.fenced().unwrap_or("the engine stopped").to_owned();
         // The same disk is not trusted again (R9); another one in its place may be.
         self.replaced = self.watch.take();
-        self.shared.publish_closed(
-            MountState::Failed,
-            &why,
-            "check the disk and the system's log, then restart the daemon",
-        );
+        self.shared.publish_closed(MountState::Failed, &why, problems::fence_remedy(&why));
         for (_, reply) in self.waiting.drain(..) {
             reply.unknown(&why);
         }

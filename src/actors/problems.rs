@@ -7,6 +7,7 @@ use crate::cluster::opver::Opver;
 use crate::format::file_id::ObjectId;
 use crate::messages::error::ErrorCode;
 use crate::store::error::StoreError;
+use crate::store::forget::FORGOTTEN;
 use crate::store::read::ReadError;
 
 /// A refusal of the engine: nothing was changed.
@@ -107,10 +108,34 @@ pub fn of_read(error: &ReadError, mount: &SharedMount) -> Problem {
     }
 }
 
+/// What an operator does about a mount that was put out of service while it served.
+#[must_use]
+pub fn fence_remedy(why: &str) -> &'static str {
+    if why.starts_with(FORGOTTEN) {
+        // Nothing is wrong with the disk, and a restart changes nothing.
+        "to have it join anew as a new machine, stop the daemon, empty all its mounts and its state_dir, and start it; or \
+         leave it stopped and remove it"
+    } else {
+        "check the disk and the system's log, then restart the daemon"
+    }
+}
+
 fn fenced(mount: &SharedMount, why: &str) -> Problem {
     Problem::new(
         ErrorCode::Fenced,
         format!("mount {} ({}) is out of service: {why}", mount.index, mount.path),
     )
-    .remedy("check the disk and the system's log, then restart the daemon")
+    .remedy(fence_remedy(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_machine_is_not_sent_to_look_at_its_disk() {
+        let forgotten = fence_remedy(&format!("{FORGOTTEN}: empty its mounts"));
+        assert!(forgotten.contains("state_dir") && !forgotten.contains("disk"), "{forgotten}");
+        assert!(fence_remedy("fdatasync of the log failed").contains("check the disk"));
+    }
 }

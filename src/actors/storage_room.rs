@@ -54,6 +54,8 @@ pub struct Counters {
     pub connections: AtomicUsize,
     /// Requests in the last second.
     pub per_second: AtomicU64,
+    /// How long changes of the last seconds waited for their mount to begin with them, in the mean, microseconds.
+    pub queue_delay_us: AtomicU64,
 }
 
 impl Counters {

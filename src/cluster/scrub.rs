@@ -44,25 +44,22 @@ pub enum Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Object(Address { machine, log_id, chunk, offset_units }) => write!(
-                f,
-                "object at unit {offset_units} of chunkfile {chunk} (machine {machine}, log {log_id:08x})"
-            ),
-            Self::Chunkfile(ChunkfileId { machine, log_id, chunk }) => {
-                write!(f, "header of chunkfile {chunk} (machine {machine}, log {log_id:08x})")
+            Self::Object(home) => {
+                write!(f, "object at unit {} of chunkfile {}", home.offset_units, home.chunkfile())
             }
+            Self::Chunkfile(id) => write!(f, "header of chunkfile {id}"),
             Self::Binlog(log_id) => write!(f, "own log {log_id:08x}"),
             Self::Synclog(machine, log_id) => write!(f, "log {log_id:08x} of machine {machine}"),
             Self::Checkpoint => f.write_str("checkpoint"),
             Self::Label => f.write_str("label"),
             Self::Forgotten => f.write_str("list of forgotten members"),
             Self::Archived(object, Position { machine, log_id, sequence }) => {
-                let Address { machine: owner, log_id: log, chunk, offset_units } =
-                    object.home().address;
+                let home = object.home().address;
                 write!(
                     f,
-                    "losing version {machine}-{log_id:08x}-{sequence:x} of the object at unit {offset_units} of chunkfile \
-                     {chunk} (machine {owner}, log {log:08x})"
+                    "losing version {machine}-{log_id:08x}-{sequence:x} of the object at unit {} of chunkfile {}",
+                    home.offset_units,
+                    home.chunkfile()
                 )
             }
         }

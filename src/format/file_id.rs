@@ -128,7 +128,7 @@ impl ObjectKind {
 
 /// The part of an id that names the object inside its syncgroup. Unique for ever (P5): its position is never
 /// given twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectId {
     /// As what it was born.
     pub kind: ObjectKind,
@@ -152,7 +152,27 @@ pub struct ObjectId {
     pub cookie: u64,
 }
 
+/// The text that `find` of a storage's console takes: whoever logs an object often does not know its group.
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
 impl ObjectId {
+    /// The 60 characters of the id without names.
+    #[must_use]
+    pub fn text(&self) -> String {
+        BASE64URL_NOPAD.encode(&self.encode())
+    }
+
+    /// The object of [`Self::text`]; `None`: it is not such a text.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+        Self::decode(&bytes.try_into().ok()?).ok()
+    }
+
     /// The home slot as it was at birth.
     #[must_use]
     pub const fn home(&self) -> Place {

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
+use std::fmt;
+use std::str::FromStr;
 
 /// Unique inside a group; given by the operator (`machine_id`).
 pub type MachineId = u16;
@@ -30,9 +32,7 @@ pub const fn first_sequence(start_count: u16) -> Sequence {
 }
 
 /// One record in one log. No two records ever share a position (P5).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// Machine whose log it is.
     pub machine: MachineId,
@@ -43,9 +43,7 @@ pub struct Position {
 }
 
 /// Where a slot begins: below which machine's and log's chunkfiles of the mount, in which chunkfile, at which unit.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
     /// Machine that allocated the place.
     pub machine: MachineId,
@@ -72,9 +70,7 @@ impl Address {
 }
 
 /// A chunkfile of a mount: `chunks/<machine>/<log id>/<xx>/<number>.chunk`.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ChunkfileId {
     /// Machine that allocates in it.
     pub machine: MachineId,
@@ -82,6 +78,65 @@ pub struct ChunkfileId {
     pub log_id: LogId,
     /// Number.
     pub chunk: ChunkNumber,
+}
+
+/// As file names carry it: a position that stands in a message is looked up by this text.
+impl fmt::Debug for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:08x}-{:016x}", self.machine, self.log_id, self.sequence)
+    }
+}
+
+/// What is printed of a damage is pasted into the console, however the message prints it.
+impl fmt::Debug for ChunkfileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The same as for people, see [`ChunkfileId`].
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `1/0a1b2c3d/7`: machine, log id in hexadecimal, number; as the consoles' `chunk` takes it.
+impl fmt::Display for ChunkfileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:08x}/{}", self.machine, self.log_id, self.chunk)
+    }
+}
+
+impl FromStr for ChunkfileId {
+    type Err = BadChunkfile;
+
+    fn from_str(text: &str) -> Result<Self, BadChunkfile> {
+        let mut parts = text.split('/');
+        let (Some(machine), Some(log_id), Some(chunk), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(BadChunkfile);
+        };
+        let decimal = |text: &str| text.parse::<u32>().map_err(|_| BadChunkfile);
+        Ok(Self {
+            machine: decimal(machine)?.try_into().map_err(|_| BadChunkfile)?,
+            log_id: u32::from_str_radix(log_id, 16).map_err(|_| BadChunkfile)?,
+            chunk: decimal(chunk)?,
+        })
+    }
+}
+
+/// A text that names no chunkfile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a chunkfile is named MACHINE/LOG_ID/NUMBER, the log id in hexadecimal")]
+pub struct BadChunkfile;
+
+/// The chunkfile, and the byte in it: what people look up with `chunk`.
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}", self.chunkfile(), self.offset())
+    }
 }
 
 /// A slot with its room: address and capacity (header included).
@@ -168,5 +223,25 @@ impl Token {
     #[must_use]
     pub const fn is_some(&self) -> bool {
         self.sequence != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunkfile_is_found_by_the_name_that_messages_give_it() {
+        let id = ChunkfileId { machine: 3, log_id: 0x00ab_cdef, chunk: 17 };
+        assert_eq!(id.to_string(), "3/00abcdef/17");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "3", "3/00abcdef", "3/00abcdef/17/1", "70000/1/1", "3/xyz/1", "3/1/-1"] {
+            assert_eq!(wrong.parse::<ChunkfileId>(), Err(BadChunkfile), "{wrong}");
+        }
+        let address = Address { machine: 3, log_id: 0x00ab_cdef, chunk: 17, offset_units: 2 };
+        assert_eq!(address.to_string(), "3/00abcdef/17 at byte 128");
+        assert_eq!(format!("{address:?}"), address.to_string(), "in a log, too");
+        let position = Position { machine: 3, log_id: 0x00ab_cdef, sequence: 18 };
+        assert_eq!(format!("{position:?}"), "3-00abcdef-0000000000000012");
     }
 }

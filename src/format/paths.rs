@@ -15,10 +15,12 @@
 //! singles/tmp/<machine>-<log id>-<sequence>.tmp               a large object on its way in
 //! binlog/<log id>-<first sequence>.log                        segments of our own log
 //! binlog/spare                                                the next segment, being pre-written
+//! binlog/<log id>-<first sequence>.log.damaged                a segment with a damaged header, which a start did without; for people
 //! synclog/<peer>/<log id>-<first sequence>.log                segments received from a peer
 //! conflicts/<object>-<machine>-<log id>-<sequence>            a losing version, by the position of its edit
 //! conflicts/<machine>-<log id>-<sequence>.single              the content of a large one (a link of its singlefile)
 //! conflicts/<object>-<machine>-<log id>-<sequence>.dropped    empty: it was given up, and is not kept again
+//! set-aside-<ms>/                                             what was on the mount before it was refilled, since 1970 in ms, decimal
 //! ```
 //!
 //! Machines are decimal; log ids and chunk numbers are 8, sequences and times (ms since 1970) 16 hexadecimal digits; an object is the 60
@@ -232,7 +234,7 @@ impl fmt::Display for MountFile {
                 write!(f, "{SYNCLOG}/{peer}/{:08x}-{:016x}.log", s.log_id, s.first)
             }
             Self::Conflict(object, e) => {
-                let object = BASE64URL_NOPAD.encode(&object.encode());
+                let object = object.text();
                 let (m, l, s) = (e.machine, e.log_id, e.sequence);
                 write!(f, "{CONFLICTS}/{object}-{m}-{l:08x}-{s:016x}")
             }

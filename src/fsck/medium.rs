@@ -7,7 +7,7 @@
     reason = "the offline check must not share the engine's way to the disk, so it opens files itself"
 )]
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -91,7 +91,7 @@ impl Folder {
                 if open.len() >= OPEN_MAX {
                     open.pop_front();
                 }
-                open.push_back((path.to_owned(), File::open(self.root.join(path))?));
+                open.push_back((path.to_owned(), open_regular(&self.root.join(path))?));
                 open.len() - 1
             }
         };
@@ -100,6 +100,23 @@ impl Folder {
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
+}
+
+/// Opens a file that can be read to an end. A pipe, a device, a socket or a link lies where a file should be: opening one
+/// may hang for ever, or do something. What was put there between the look and the opening is looked at again.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let other = |kind: std::fs::FileType| {
+        let what = if kind.is_dir() { "a folder" } else { "no regular file" };
+        io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, and is not opened"))
+    };
+    let about = std::fs::symlink_metadata(path)?;
+    if !about.is_file() {
+        return Err(other(about.file_type()));
+    }
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let about = file.metadata()?;
+    if about.is_file() { Ok(file) } else { Err(other(about.file_type())) }
 }
 
 impl Medium for Folder {

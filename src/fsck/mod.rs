@@ -257,8 +257,15 @@ impl Run<'_> {
                 Some(Named::RecoveryState) => {
                     self.sink.note("a recovery of this mount is under way".to_owned());
                 }
-                Some(_) => {}
-                None => {
+                Some(Named::DamagedSegment(_)) => self.sink.note(format!(
+                    "{path}: a log segment with a damaged header, which a start put aside; its records were lost here. Nobody \
+                     reads it any more"
+                )),
+                Some(Named::SetAside) if entry.is_dir => self.sink.note(format!(
+                    "{path}: what was on this mount before it was refilled; it may be removed when nobody needs it"
+                )),
+                Some(named) if named != Named::SetAside => {}
+                Some(_) | None => {
                     self.found(Kind::Stranger, &path, None, "nobody knows this name".to_owned())
                 }
             }

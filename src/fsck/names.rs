@@ -32,6 +32,10 @@ pub enum Named {
     ConflictSingle(Position),
     /// The mark of a version that was given up.
     ConflictDropped([u8; 45], Position),
+    /// A segment whose header was damaged: a start did without it and kept it for people.
+    DamagedSegment(SegmentName),
+    /// The folder that holds what was on the mount before it was refilled.
+    SetAside,
 }
 
 /// What this path is, if it is anything.
@@ -75,6 +79,7 @@ fn guess(path: &str) -> Option<Named> {
         })),
         ["binlog", name] => segment(None, name),
         ["synclog", peer, name] => segment(Some(peer.parse().ok()?), name),
+        [folder] if folder.strip_prefix("set-aside-").is_some_and(is_time) => Some(Named::SetAside),
         ["conflicts", name] => archived(name),
         // What an operator had set aside when the mount was refilled.
         [first, _, ..] if first.starts_with("set-aside-") => Some(Named::Temporary),
@@ -83,8 +88,15 @@ fn guess(path: &str) -> Option<Named> {
 }
 
 fn segment(peer: Option<u16>, name: &str) -> Option<Named> {
-    let (log_id, first) = name.strip_suffix(".log")?.split_once('-')?;
-    Some(Named::Segment(SegmentName { peer, log_id: hex32(log_id)?, first: hex64(first)? }))
+    let whole = name.strip_suffix(".damaged").unwrap_or(name);
+    let (log_id, first) = whole.strip_suffix(".log")?.split_once('-')?;
+    let segment = SegmentName { peer, log_id: hex32(log_id)?, first: hex64(first)? };
+    Some(if whole == name { Named::Segment(segment) } else { Named::DamagedSegment(segment) })
+}
+
+/// Milliseconds since 1970, as a name carries them.
+fn is_time(text: &str) -> bool {
+    text.parse::<u64>().is_ok_and(|ms| ms.to_string() == text)
 }
 
 fn archived(name: &str) -> Option<Named> {
@@ -116,10 +128,12 @@ fn write(named: &Named, path: &str) -> String {
         | Named::Checkpoint
         | Named::Forgotten
         | Named::RecoveryState
+        | Named::SetAside
         | Named::Temporary => path.to_owned(),
         Named::Chunk(id) => chunk(*id),
         Named::Single(content) => single(*content),
         Named::Segment(name) => log_segment(name),
+        Named::DamagedSegment(name) => format!("{}.damaged", log_segment(name)),
         Named::Conflict(object, edit) => conflict(object, *edit),
         Named::ConflictSingle(content) => conflict_single(*content),
         Named::ConflictDropped(object, edit) => format!("{}.dropped", conflict(object, *edit)),
@@ -195,6 +209,9 @@ mod tests {
             "binlog/spare",
             "scrub.state",
             "damaged/0001000000123456-00000000",
+            "binlog/0000abcd-0001000000123456.log.damaged",
+            "synclog/9/0000abcd-0001000000123456.log.damaged",
+            "set-aside-1700000000000",
         ] {
             assert!(parse(path).is_some(), "{path}");
         }
@@ -205,7 +222,10 @@ mod tests {
             "chunks/7/0000abcd/13/00001234.chunk",
             "chunks/7/0000ABCD/12/00001234.chunk",
             "singles/tmp/07-0000abcd-0001000000123456.tmp",
-            "binlog/0000abcd-0001000000123456.log.damaged",
+            "binlog/0000ABCD-0001000000123456.log.damaged",
+            "set-aside-",
+            "set-aside-by-hand",
+            "set-aside-01",
         ] {
             assert_eq!(parse(path), None, "{path}");
         }

@@ -101,6 +101,10 @@ pub struct Refusal {
     pub remedy: &'static str,
 }
 
+/// Daemons have a key file already: what it lacks is a line, and no option of theirs gives it.
+const PEER_LINE: &str =
+    "put the same `peer` line into the auth.key_file of all daemons; it is read again by itself";
+
 impl Refusal {
     fn new(code: ErrorCode, message: impl Into<String>, remedy: &'static str) -> Self {
         Self { code, message: message.into(), remedy }
@@ -110,7 +114,23 @@ impl Refusal {
         Self::new(
             ErrorCode::Unauthorized,
             format!("the key for the role {role} does not match"),
-            "use the key file of this cluster (--key-file or FOLIO_KEY_FILE)",
+            match role {
+                Role::Peer => PEER_LINE,
+                Role::Client | Role::Admin => {
+                    "use the key file of this cluster (--key-file or FOLIO_KEY_FILE)"
+                }
+            },
+        )
+    }
+
+    fn no_key(role: Role) -> Self {
+        Self::new(
+            ErrorCode::Unauthorized,
+            format!("the cluster asks for a key for the role {role}"),
+            match role {
+                Role::Peer => PEER_LINE,
+                Role::Client | Role::Admin => "give its key file with --key-file or FOLIO_KEY_FILE",
+            },
         )
     }
 }
@@ -386,11 +406,7 @@ impl<K: AsRef<[u8]>> ClientHandshake<K> {
         match (answer.key_required, self.keys.is_empty()) {
             (false, true) => return Ok(Next::Begin(self.session(minor))),
             (true, true) => {
-                return Err(Refusal::new(
-                    ErrorCode::Unauthorized,
-                    format!("the cluster asks for a key for the role {}", self.role),
-                    "give its key file with --key-file or FOLIO_KEY_FILE",
-                ));
+                return Err(Refusal::no_key(self.role));
             }
             (false, false) => {
                 return Err(Refusal::new(

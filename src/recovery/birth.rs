@@ -256,13 +256,20 @@ impl Failure {
     pub const fn remedy(&self) -> &'static str {
         match self {
             Self::Missing => "create or mount the folder; it is looked for again by itself",
-            Self::NotMounted => "mount its file system; it is looked at again by itself",
+            Self::NotMounted => {
+                "mount its file system; it is looked at again by itself. If the folder is to take its place: `recover MOUNT \
+                 start --confirm` on the console refills it from its mirrors"
+            }
             Self::Foreign(Foreign::Leftovers(_)) => {
-                "check the path in the configuration; a new mount starts from an empty folder"
+                "check the path in the configuration; a new mount starts from an empty folder. If it is the right folder: \
+                 `recover MOUNT start --confirm` on the console sets aside what it holds and refills it from its mirrors"
             }
             Self::Foreign(
                 Foreign::OtherPlace { .. } | Foreign::OtherInstance | Foreign::OtherMount,
-            ) => "check the path, machine_id and index in the configuration",
+            ) => {
+                "check the path, machine_id and index in the configuration. If it is the right folder: `recover MOUNT start \
+                 --confirm` on the console sets aside what it holds and refills it from its mirrors"
+            }
             Self::Unreadable(_) => {
                 "check the disk (dmesg, smartctl) and the permissions; after replacing the disk, mount an empty one"
             }

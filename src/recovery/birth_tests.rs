@@ -194,6 +194,13 @@ fn only_an_empty_folder_is_ever_written_to() {
                     assert_eq!(served, ours && matches!(folder, Folder::Present { .. }));
                     if let Verdict::Failed(failure) = verdict {
                         assert!(!failure.to_string().is_empty() && !failure.remedy().is_empty());
+                        // The console refuses the command wherever it is not named: it would do nothing there.
+                        let helps = matches!(
+                            failure,
+                            Failure::NotMounted | Failure::Foreign(_) | Failure::Damaged(_)
+                        );
+                        let named = failure.remedy().contains("`recover MOUNT start --confirm`");
+                        assert_eq!(named, helps, "{failure}");
                     }
                 }
             }

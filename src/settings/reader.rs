@@ -6,8 +6,8 @@
 
 use super::environment::{Environment, Overrides};
 use super::error::{Finding, SettingsError};
-use super::spec::{self, BANDWIDTH_MIN, Fallback, HOST_PORTS_MAX, Key, Kind};
-use super::units::{Reserve, parse_duration, parse_size};
+use super::spec::{self, Fallback, HOST_PORTS_MAX, Key, Kind};
+use super::units::{Reserve, parse_duration};
 use config::{Config, File, FileFormat, Value, ValueKind};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -193,17 +193,14 @@ impl Reader {
     }
 
     pub(super) fn size(&mut self, path: &str) -> u64 {
-        self.parsed(path, 0, |text, kind| {
-            let (min, max) = kind.size_bounds()?;
-            parse_size(text).filter(|bytes| (min..=max).contains(bytes))
-        })
+        self.parsed(path, 0, |text, kind| kind.number(text))
     }
 
     /// `None`: no limit.
     pub(super) fn bandwidth(&mut self, path: &str) -> Option<u64> {
-        self.parsed(path, None, |text, _| {
-            let bytes = parse_size(text.strip_suffix("/s").unwrap_or(text))?;
-            (bytes == 0 || bytes >= BANDWIDTH_MIN).then_some((bytes > 0).then_some(bytes))
+        self.parsed(path, None, |text, kind| {
+            let bytes = kind.number(text)?;
+            Some((bytes > 0).then_some(bytes))
         })
     }
 
@@ -215,11 +212,7 @@ impl Reader {
     }
 
     pub(super) fn integer<T: TryFrom<u64> + Default>(&mut self, path: &str) -> T {
-        self.parsed(path, T::default(), |text, kind| {
-            let Kind::Integer(min, max) = kind else { return None };
-            let number = text.trim().parse::<u64>().ok()?;
-            (min..=max).contains(&number).then(|| T::try_from(number).ok())?
-        })
+        self.parsed(path, T::default(), |text, kind| T::try_from(kind.number(text)?).ok())
     }
 
     pub(super) fn switch(&mut self, path: &str) -> bool {

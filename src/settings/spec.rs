@@ -174,6 +174,15 @@ pub fn find(keys: &'static [Key], path: &str) -> Option<&'static Key> {
     keys.iter().find(|key| key.path == general)
 }
 
+/// The number that a text means as the value of a storage's key.
+///
+/// # Errors
+/// It is out of bounds: what was found, and what is allowed.
+pub fn storage_number(path: &str, text: &str) -> Result<u64, String> {
+    let key = find(&STORAGE_KEYS, path).ok_or_else(|| format!("there is no key {path:?}"))?;
+    key.kind.number(text).ok_or_else(|| format!("{text:?} is not {}", key.kind.allowed()))
+}
+
 /// `mounts[3].path` as it stands in the tables: `mounts[].path`.
 fn generalised(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
@@ -232,6 +241,26 @@ impl Kind {
     pub fn size_bounds(&self) -> Option<(u64, u64)> {
         match self {
             Self::Size(min, max) => Some((parse_size(min)?, parse_size(max)?)),
+            _ => None,
+        }
+    }
+
+    /// The number that a text means within the bounds: bytes, bytes per second (0: no limit), a count. `None`: it is out of
+    /// them, or the kind is no number. The configuration and `config set` both ask here.
+    #[must_use]
+    pub fn number(&self, text: &str) -> Option<u64> {
+        match self {
+            Self::Size(..) => {
+                let (min, max) = self.size_bounds()?;
+                parse_size(text).filter(|bytes| (min..=max).contains(bytes))
+            }
+            Self::Bandwidth => {
+                let bytes = parse_size(text.strip_suffix("/s").unwrap_or(text))?;
+                (bytes == 0 || bytes >= BANDWIDTH_MIN).then_some(bytes)
+            }
+            Self::Integer(min, max) => {
+                text.trim().parse().ok().filter(|number| (min..=max).contains(&number))
+            }
             _ => None,
         }
     }

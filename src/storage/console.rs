@@ -127,6 +127,7 @@ pub(super) fn source(sight: Arc<Sight>) -> ConsoleSource {
 /// What an operator does, and looks up.
 fn operations(source: ConsoleSource, sight: &Arc<Sight>) -> ConsoleSource {
     let (find, chunk, requests) = (Arc::clone(sight), Arc::clone(sight), Arc::clone(sight));
+    let route = Arc::clone(sight);
     let (readonly, drain, config) = (Arc::clone(sight), Arc::clone(sight), Arc::clone(sight));
     source
         .command("find", "ID", "where an object lies on this machine", move |words| {
@@ -134,8 +135,17 @@ fn operations(source: ConsoleSource, sight: &Arc<Sight>) -> ConsoleSource {
             async move { sight.find(&words).await }
         })
         .command(
+            "route",
+            "ID",
+            "who would be asked for an object, as this storage remembers the members",
+            move |words| {
+                let sight = Arc::clone(&route);
+                async move { sight.route(&words) }
+            },
+        )
+        .command(
             "chunk",
-            "MOUNT NUMBER [FROM [MACHINE LOG_ID]]",
+            "MOUNT NUMBER|MACHINE/LOG_ID/NUMBER [FROM [MACHINE LOG_ID]]",
             "the slots of a chunkfile, a page at a time",
             move |words| {
                 let sight = Arc::clone(&chunk);
@@ -200,6 +210,7 @@ impl Sight {
             .fact("acks", acks_word(self.settings.durability.acks))
             .fact("degraded", room.is_degraded())
             .fact("requests_per_second", counters.per_second.load(Ordering::Relaxed))
+            .fact("queue_delay_us", counters.queue_delay_us.load(Ordering::Relaxed))
             .fact("puts", counters.puts.load(Ordering::Relaxed))
             .fact("gets", counters.gets.load(Ordering::Relaxed))
             .fact("modifies", counters.modifies.load(Ordering::Relaxed))
@@ -217,13 +228,9 @@ impl Sight {
             .fact("conflicts_kept", mounts.iter().map(|m| m.stats.archived).sum::<u64>())
             .table("logs", &["mount", "log_id", "durable", "checkpointed"], self.logs(&mounts))
             .table("trackers", &["tracker", "state", "connects", "why"], self.tracker_rows());
-        Ok(if warnings.is_empty() {
-            answer
-        } else {
-            let row = |(what, remedy): (String, String)| vec![what.into(), remedy.into()];
-            let rows = warnings.into_iter().map(row).collect();
-            answer.table("warnings", &["what", "remedy"], rows)
-        })
+        let row = |(what, remedy): (String, String)| vec![what.into(), remedy.into()];
+        let rows = warnings.into_iter().map(row).collect();
+        Ok(answer.table("warnings", &["what", "remedy"], rows))
     }
 
     fn state(&self, mounts: &[MountStatus]) -> &'static str {
@@ -271,7 +278,9 @@ impl Sight {
 
     fn mounts(&self, words: &[String]) -> CommandResult {
         no_arguments(words)?;
+        let writes = self.room.writes();
         let rows = report::mounts(&self.room).into_iter().map(|mount| {
+            let why = mount.why_no_puts(writes);
             let stats = &mount.stats;
             let dead = stats.hole_bytes + stats.waiting_bytes + stats.counters.deleted_bytes;
             vec![
@@ -289,7 +298,7 @@ impl Sight {
                 stats.holes.into(),
                 Value::Bytes(stats.log_bytes),
                 self.last_scrub(mount.index).into(),
-                mount.why.into(),
+                why.into(),
             ]
         });
         let columns = [

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Samples that are kept: a minute.
 const KEPT: usize = 60;
+/// Over how many of them a wait is averaged: it should show what is, not what was.
+const RECENT: usize = 10;
 /// A sync that takes longer is slow, microseconds.
 const SLOW_US: u64 = 250_000;
 /// Fewer syncs say nothing.
@@ -20,6 +22,8 @@ pub(super) struct Sample {
     pub busy: u64,
     /// Of each mount: syncs, and slow ones among them.
     pub syncs: BTreeMap<u8, (u64, u64)>,
+    /// Changes that their mount began with, and the microseconds that all of them had waited for that.
+    pub queue: (u64, u64),
 }
 
 /// Syncs, and slow ones among them.
@@ -51,6 +55,18 @@ impl Lately {
         }
     }
 
+    /// How long a change of the last seconds waited before its mount began with it, in the mean, microseconds; 0 when there
+    /// was none.
+    pub fn queue_delay_us(&self) -> u64 {
+        let before = self.samples.len().saturating_sub(RECENT + 1);
+        let (Some(first), Some(last)) = (self.samples.get(before), self.samples.back()) else {
+            return 0;
+        };
+        let changes = last.queue.0.saturating_sub(first.queue.0);
+        let waited = last.queue.1.saturating_sub(first.queue.1);
+        waited.checked_div(changes).unwrap_or(0)
+    }
+
     /// Mounts more than half of whose syncs of the last minute were slow: (mount, slow ones, all).
     pub fn slow(&self) -> Vec<(u8, u64, u64)> {
         let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else {
@@ -71,7 +87,22 @@ mod tests {
     use crate::store::histogram::{Histogram, MICROS};
 
     fn sample(busy: u64, all: u64, slow: u64) -> Sample {
-        Sample { busy, syncs: [(3, (all, slow))].into() }
+        Sample { busy, syncs: [(3, (all, slow))].into(), queue: (0, 0) }
+    }
+
+    #[test]
+    fn the_queue_delay_is_that_of_the_last_seconds() {
+        let mut lately = Lately::default();
+        assert_eq!(lately.queue_delay_us(), 0);
+        let waited = |changes, us| Sample { queue: (changes, us), ..Sample::default() };
+        lately.take(waited(100, 9_000_000));
+        assert_eq!(lately.queue_delay_us(), 0, "from before the first sample");
+        lately.take(waited(110, 9_005_000));
+        assert_eq!(lately.queue_delay_us(), 500);
+        for _ in 0..RECENT {
+            lately.take(waited(110, 9_005_000));
+        }
+        assert_eq!(lately.queue_delay_us(), 0, "nothing waited in the last seconds");
     }
 
     #[test]

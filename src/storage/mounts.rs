@@ -9,6 +9,7 @@ use super::remains;
 use crate::actors::ambient;
 use crate::actors::mount_mirror::{MountIdentity, Remember};
 use crate::actors::mount_room::{OpenFailure, Opened, Opener, Watch};
+use crate::actors::problems::fence_remedy;
 use crate::actors::shared_mount::{OpenMount, SharedMount};
 use crate::actors::shelf::Shelf;
 use crate::cluster::view::MountState;
@@ -20,6 +21,7 @@ use crate::recovery::{Failure, Folder, LabelFact, MountFacts, Verdict, Wanted, a
 use crate::settings::{StorageSettings, SyncMode};
 use crate::store::clock::SystemClock;
 use crate::store::error::StoreError;
+use crate::store::forget::FORGOTTEN;
 use crate::store::histogram::Histogram;
 use crate::store::label_file::read_label;
 use crate::store::mount::Mount;
@@ -256,6 +258,17 @@ impl MountOpener {
     }
 
     fn refused(&self, error: &StoreError) -> OpenFailure {
+        if let StoreError::Fenced(why) = error
+            && why.starts_with(FORGOTTEN)
+        {
+            let remedy = fence_remedy(why).to_owned();
+            return OpenFailure {
+                state: MountState::Failed,
+                why: why.clone(),
+                remedy,
+                retry: true,
+            };
+        }
         OpenFailure {
             state: MountState::Failed,
             why: format!("{}: {error}", self.path.display()),

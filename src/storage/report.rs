@@ -1,6 +1,7 @@
 //! What a storage says of itself: to trackers, to operators.
 
 use super::lately::{Lately, Sample, slow_of};
+use super::no_puts;
 use crate::actors::ambient;
 use crate::actors::caller::Identity;
 use crate::actors::reporter::{ReportSource, Reporter, ReporterStatus};
@@ -64,12 +65,11 @@ pub fn mounts(room: &StorageRoom) -> Vec<MountStatus> {
     mounts
         .map(|mount| {
             let published = mount.published();
-            let spread = mount.mirror.spread();
             let (mut why, mut remedy) = (published.why.clone(), published.remedy.clone());
-            if published.state == MountState::Online && !spread.takes_puts() {
-                (why, remedy) = (spread.why(), spread.remedy(mount.index));
+            if published.state == MountState::Online {
+                (why, remedy) = no_puts::of_mirrors(room, mount);
             }
-            MountStatus {
+            let mut status = MountStatus {
                 index: mount.index,
                 path: mount.path.clone(),
                 state: published.state,
@@ -79,7 +79,9 @@ pub fn mounts(room: &StorageRoom) -> Vec<MountStatus> {
                 writable: mount.is_writable() && room.writes() == Writes::Taken,
                 reserve_free: mount.reserve_free(),
                 stats: *mount.stats(),
-            }
+            };
+            status.writable &= !status.has_no_room();
+            status
         })
         .collect()
 }
@@ -129,7 +131,7 @@ fn report(
             requests_per_second: room.counters.per_second.load(Ordering::Relaxed),
             in_flight_requests: in_flight_requests as u64,
             in_flight_bytes,
-            queue_delay_us: 0,
+            queue_delay_us: room.counters.queue_delay_us.load(Ordering::Relaxed),
         },
         clock_ms: ambient::wall_ms(),
     }
@@ -195,7 +197,7 @@ pub(super) fn start(
     settings.trackers.iter().map(start).collect()
 }
 
-/// Once a second: requests per second.
+/// Once a second: requests per second, and how long changes wait.
 pub(super) fn tick(
     room: &Arc<StorageRoom>,
     control: &ArbiterHandle,
@@ -216,8 +218,15 @@ pub(super) fn tick(
             before = now;
             let mounts = room.placement.mounts();
             let syncs = mounts.iter().map(|m| (m.index, slow_of(&m.meters.syncs.counted())));
-            let sample = Sample { busy: room.budget.refused(), syncs: syncs.collect() };
-            lately.lock().unwrap_or_else(PoisonError::into_inner).take(sample);
+            let queue = room.meter.queue.counted();
+            let sample = Sample {
+                busy: room.budget.refused(),
+                syncs: syncs.collect(),
+                queue: (queue.buckets.iter().sum(), queue.sum),
+            };
+            let mut lately = lately.lock().unwrap_or_else(PoisonError::into_inner);
+            lately.take(sample);
+            room.counters.queue_delay_us.store(lately.queue_delay_us(), Ordering::Relaxed);
         }
     });
 }

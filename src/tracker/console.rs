@@ -1,4 +1,7 @@
-//! What a tracker's console can be asked: `status`, `nodes`, `mounts`, `route ID`, and what an operator does to any daemon.
+//! What a tracker's console can be asked: `status`, `nodes`, `mounts`, `route ID`, `find ID`, `chunk MOUNT NUMBER`, and
+//! what an operator does to any daemon.
+
+mod holders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,6 +24,7 @@ use crate::format::file_id::FileId;
 use crate::operate;
 use crate::rotation::Rotation;
 use crate::settings::TrackerSettings;
+use crate::storage::no_puts;
 
 /// The commands of one tracker.
 pub(super) fn source(
@@ -45,6 +49,7 @@ pub(super) fn source(
     let shown = Arc::new(settings.shown.clone());
     let (for_status, router_for_status) = (heartbeat.clone(), router.clone());
     let (for_nodes, for_mounts) = (heartbeat.clone(), heartbeat);
+    let (for_find, for_chunk) = (router.clone(), router.clone());
     ConsoleSource::new(node, "tracker", version)
         .command(
             "status",
@@ -94,6 +99,15 @@ pub(super) fn source(
                     .to_owned())
             },
         )
+        .command("find", "ID", "the storages that hold an object", move |words| {
+            holders::find(words, for_find.clone())
+        })
+        .command(
+            "chunk",
+            "MOUNT NUMBER|MACHINE/LOG_ID/NUMBER [GROUP/SYNCGROUP]",
+            "the storages that hold a chunkfile",
+            move |words| holders::chunk(words, for_chunk.clone()),
+        )
         .command("route", "ID", "the answer that a client would get for an object", move |words| {
             route(words, router.clone())
         })
@@ -138,11 +152,7 @@ async fn status(
         .fact("epoch", epoch)
         .fact("connections", facts.connections.count())
         .table("syncgroups", &["group", "syncgroup", "up", "suspect", "down"], syncgroups(&table));
-    Ok(if warnings.is_empty() {
-        answer
-    } else {
-        answer.table("warnings", &["what", "remedy"], warnings)
-    })
+    Ok(answer.table("warnings", &["what", "remedy"], warnings))
 }
 
 fn syncgroups(table: &Table) -> Vec<Vec<Value>> {
@@ -278,9 +288,6 @@ async fn nodes(words: Vec<String>, heartbeat: Addr<Heartbeat>) -> CommandResult 
         "instance",
     ];
     let answer = ConsoleAnswer::new().table("nodes", &columns, rows.collect());
-    if table.duplicates.is_empty() {
-        return Ok(answer);
-    }
     let refused = table.duplicates.iter().map(|(duplicate, ago_ms)| {
         vec![
             duplicate.group.as_str().into(),
@@ -303,6 +310,17 @@ async fn mounts(words: Vec<String>, heartbeat: Addr<Heartbeat>) -> CommandResult
     let mut rows = Vec::new();
     for Row { report, state, .. } in &table.rows {
         for mount in &report.mounts {
+            // A storage that gives no reason has no room.
+            let full = mount.state == MountState::Online
+                && mount.reason.is_empty()
+                && *state == State::Online
+                && (!mount.writable || (mount.total > 0 && mount.usable() == 0));
+            let why = match mount.reason.as_str() {
+                "" if full => {
+                    format!("it is full: {}", no_puts::of_space(mount.free, mount.reserved))
+                }
+                reason => reason.to_owned(),
+            };
             rows.push(vec![
                 report.group.as_str().into(),
                 report.syncgroup.as_str().into(),
@@ -310,11 +328,11 @@ async fn mounts(words: Vec<String>, heartbeat: Addr<Heartbeat>) -> CommandResult
                 state.as_str().into(),
                 mount.index.into(),
                 mount.state.as_str().into(),
-                mount.writable.into(),
+                (mount.writable && !full).into(),
                 Value::Bytes(mount.free),
                 Value::Bytes(mount.total),
                 Value::Bytes(mount.reserved),
-                mount.reason.as_str().into(),
+                why.into(),
             ]);
         }
     }
@@ -367,9 +385,5 @@ async fn route(words: Vec<String>, router: Addr<Router>) -> CommandResult {
         .fact("mount", id.object.mount)
         .fact("epoch", epoch)
         .table("targets", &["order", "machine", "role", "state", "address"], targets);
-    Ok(if route.down.is_empty() {
-        answer
-    } else {
-        answer.table("down", &["machine", "address", "why"], down.collect())
-    })
+    Ok(answer.table("down", &["machine", "address", "why"], down.collect()))
 }

@@ -226,7 +226,14 @@ fn no_disk_fills_up_unseen() {
     cluster.start();
     let cli = Cli { timeout: Some("2s"), ..cluster.cli() };
     cli.run_with(["put", "-"], "x").exits(1).says(&["full", "add a mount"]);
-    says(&cluster.storages[0], &["mount 0 is full", "reserve_free", "add a mount"]);
+    says(&cluster.storages[0], &["mount 0 is full", "reserve_free", "add a mount", "ib are free"]);
+    // `mounts` of both tells the same as `status`.
+    for node in [&cluster.storages[0], &cluster.trackers[0]] {
+        let mounts = json(&node.admin("mounts json"));
+        let mount = &mounts["mounts"][0];
+        assert_eq!(mount["writable"], false, "{mounts}");
+        assert!(mount["why"].as_str().is_some_and(|why| why.contains("full")), "{mounts}");
+    }
     cluster.storages[0].stop();
     // 13: a twentieth of what may be used is left.
     let left = (total - free) / 20;
@@ -361,5 +368,12 @@ fn no_flood_goes_unnoticed_and_no_refusal_is_silent() {
     });
     // 7.
     cluster.storages[1].take().kill();
-    says(&cluster.storages[0], &["changes are refused", "when_alone"]);
+    says(&cluster.storages[0], &["changes are refused", "when_alone", "missing: machine 2"]);
+    // Whoever is refused hears the same, and not that a mount is full.
+    let cli = Cli { timeout: Some("1s"), ..cluster.cli() };
+    eventually("the true reason is told", PATIENCE, || {
+        let answer = cli.run_with(["put", "-"], "x");
+        let told = answer.code == 5 && answer.stderr.contains("missing: machine 2");
+        (told && !answer.stderr.contains("full")).then_some(())
+    });
 }

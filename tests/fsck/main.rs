@@ -146,3 +146,42 @@ fn no_garbage_makes_it_panic() {
         look(&mount);
     }
 }
+
+/// What Folio itself leaves on a mount is named, and is no finding; the same names made by others are strangers.
+#[test]
+fn what_folio_itself_leaves_is_no_stranger() {
+    let template = template::Template::make();
+    let mount = template.owner();
+    std::fs::create_dir_all(mount.join("set-aside-1700000000000/chunks/x")).unwrap();
+    std::fs::write(mount.join("set-aside-1700000000000/folio.mount"), b"old").unwrap();
+    std::fs::write(mount.join("binlog/0000abcd-0001000000000001.log.damaged"), b"x").unwrap();
+    let (kept, _) = look(&mount);
+    assert_eq!(all(&kept), "");
+    for named in ["set-aside-1700000000000", "0001000000000001.log.damaged"] {
+        assert!(kept.notes.iter().any(|note| note.contains(named)), "{:?}", kept.notes);
+    }
+    std::fs::write(mount.join("set-aside-5"), b"a file").unwrap();
+    assert_eq!(kinds(&look(&mount).0), [Kind::Stranger]);
+}
+
+/// A pipe in the place of a file: it is said, and fsck ends.
+#[test]
+fn no_pipe_makes_it_hang() {
+    let template = template::Template::make();
+    for name in ["checkpoint", "folio.mount.copy", "folio.forgotten"] {
+        let mount = template.owner();
+        let path = mount.join(name);
+        if path.exists() {
+            std::fs::remove_file(&path).unwrap();
+        }
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            // The test that gave up does not hear it.
+            drop(told.send(look(&mount).0));
+        });
+        let kept = heard.recv_timeout(std::time::Duration::from_secs(60)).expect("fsck ends");
+        assert!(all(&kept).contains("no regular file"), "{name}: {}", all(&kept));
+    }
+}

@@ -121,6 +121,15 @@ fn keys_are_replaced_without_a_restart() {
             let client = Client::connect(options(key)).await.expect("either key");
             put(&client, b"with either").await.expect("stored");
         }
+        // A file that others may read is refused, and taken again, by its mode alone: nobody touches it.
+        let mode = |mode: u32| {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("a mode");
+        };
+        mode(0o644);
+        eventually("an open key file is said", || !storage.rotation().warnings().is_empty()).await;
+        mode(0o600);
+        eventually("it is over by itself", || storage.rotation().warnings().is_empty()).await;
         change(lines(&[&new]));
         eventually("only the new one is taken", || count(1)).await;
         assert!(Client::connect(options(&old)).await.is_err(), "the old key is over");

@@ -80,6 +80,17 @@ fn a_missing_key_on_either_end_is_refused() {
 }
 
 #[test]
+fn a_daemon_is_not_told_of_an_option_that_it_does_not_have() {
+    for role in Role::ALL {
+        for refusal in [Refusal::no_key(role), Refusal::wrong_key(role)] {
+            let of_daemons = refusal.remedy.contains("`peer` line");
+            assert_eq!(of_daemons, role == Role::Peer, "{role}: {}", refusal.remedy);
+            assert_ne!(of_daemons, refusal.remedy.contains("--key-file"), "{role}");
+        }
+    }
+}
+
+#[test]
 fn a_role_without_a_key_is_shut_where_others_have_one() {
     let mut server = ServerHandshake::new(node(), [1; 32]);
     let refusal = server.on_hello(client(&[]).hello(), |_| KeyCheck::Shut, 0).expect_err("shut");

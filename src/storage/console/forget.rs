@@ -4,6 +4,7 @@ use super::Sight;
 use crate::actors::admin_console::{CommandResult, ConsoleAnswer, Value};
 use crate::actors::binlog::ForgetMember;
 use crate::format::ids::MachineId;
+use crate::storage::no_puts;
 
 /// A machine of which something was heard within so many milliseconds is there.
 const HEARD_MS: u64 = 3_000;
@@ -62,7 +63,11 @@ impl Sight {
             && peer.heard_ms() > 0
             && self.room.peers.clock.now_ms().saturating_sub(peer.heard_ms()) < HEARD_MS
         {
-            return Err(format!("machine {machine} is there: stop it first, then say it again"));
+            return Err(format!(
+                "machine {machine} is there: stop it first, then say it again. One that has just died is taken for there \
+                 until it was silent for {} s",
+                HEARD_MS / 1_000
+            ));
         }
         Ok(())
     }
@@ -134,7 +139,10 @@ impl Sight {
                     warnings.push((what, "start those machines, or forget them, too".to_owned()));
                 } else if kept > 0 {
                     warnings.push((
-                        format!("machine {machine} is away and keeps {kept} bytes of mount {index} from being used again"),
+                        format!(
+                            "machine {machine} is away and keeps {} of mount {index} from being used again",
+                            no_puts::shown(kept)
+                        ),
                         format!("start it, or `forget {machine}` if it never comes back"),
                     ));
                 }

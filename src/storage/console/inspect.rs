@@ -1,11 +1,11 @@
-//! `find ID` and `chunk MOUNT NUMBER`: what lies where, for an operator. Reads run in the mount's pool.
+//! `find ID`, `route ID` and `chunk MOUNT NUMBER`: what lies where, for an operator. Reads run in the mount's pool.
 
 use super::Sight;
 use crate::actors::admin_console::{CommandResult, ConsoleAnswer, Value};
 use crate::actors::shared_mount::SharedMount;
 use crate::actors::shelf::Shelf;
 use crate::cluster::opver::Opver;
-use crate::format::file_id::FileId;
+use crate::format::file_id::{FileId, ObjectId};
 use crate::format::ids::{Address, ChunkfileId};
 use crate::format::paths;
 use crate::format::slot::{Body, SlotHeader, State};
@@ -23,14 +23,7 @@ impl Sight {
     /// `find ID`: the home header of an object on this machine, and where its content lies.
     pub(super) async fn find(&self, words: &[String]) -> CommandResult {
         let [id] = words else { return Err("expected one id: find ID".to_owned()) };
-        let id: FileId = id.parse().map_err(|error| format!("{id:?}: {error}"))?;
-        let (group, syncgroup) = (&self.settings.group, &self.settings.syncgroup);
-        if (&id.group, &id.syncgroup) != (group, syncgroup) {
-            return Err(format!(
-                "{} is of {}/{}, this is {group}/{syncgroup}",
-                id, id.group, id.syncgroup
-            ));
-        }
+        let id = self.named(id)?;
         let mount = self.room.placement.mount(id.object.mount).map_err(|p| p.message)?;
         let object = id.object;
         let found = in_pool(mount, move |shelf| shelf.head(&object)).await?;
@@ -57,9 +50,60 @@ impl Sight {
             .table("vector", &["machine", "log_id", "sequence"], vector(&header)))
     }
 
+    /// `route ID`: who would be asked for an object, as the mount's label remembers its members. No tracker is asked: that
+    /// is what counts with all of them down.
+    pub(super) fn route(&self, words: &[String]) -> CommandResult {
+        let [id] = words else { return Err("expected one id: route ID".to_owned()) };
+        let id = self.named(id)?;
+        let mount = self.room.placement.mount(id.object.mount).map_err(|p| p.message)?;
+        let owner = mount.mirror.owner(id.object.machine);
+        let members = Arc::clone(&mount.mirror.members().borrow());
+        let mut members: Vec<_> = members.iter().collect();
+        members.sort_by_key(|member| (member.machine != owner, member.machine));
+        let rows = members.into_iter().enumerate().map(|(order, member)| {
+            let this = member.machine == self.settings.machine_id;
+            let peer = self.room.peers.get(member.machine);
+            vec![
+                (order + 1).into(),
+                member.machine.into(),
+                if member.machine == owner { "owner" } else { "mirror" }.into(),
+                member.address.as_str().into(),
+                this.into(),
+                (this || peer.is_some_and(|peer| peer.is_connected())).into(),
+            ]
+        });
+        Ok(ConsoleAnswer::new()
+            .fact("group", id.group)
+            .fact("syncgroup", id.syncgroup)
+            .fact("owner", owner)
+            .fact("mount", id.object.mount)
+            .table(
+                "targets",
+                &["order", "machine", "role", "address", "this", "connected"],
+                rows.collect(),
+            ))
+    }
+
+    /// An object of ours: by its id, or by the part of it without names, as the log has it.
+    fn named(&self, text: &str) -> Result<FileId, String> {
+        let (group, syncgroup) = (&self.settings.group, &self.settings.syncgroup);
+        if let Some(object) = ObjectId::from_text(text) {
+            return FileId::new(group, syncgroup, object, None).map_err(|e| e.to_string());
+        }
+        let id: FileId = text.parse().map_err(|error| format!("{text:?}: {error}"))?;
+        if (&id.group, &id.syncgroup) != (group, syncgroup) {
+            let (of, name) = (&id.group, &id.syncgroup);
+            return Err(format!("{id} is of {of}/{name}, this is {group}/{syncgroup}"));
+        }
+        Ok(id)
+    }
+
     /// `chunk MOUNT NUMBER [FROM [MACHINE LOG_ID]]`: the homes of a chunkfile, a page at a time.
     pub(super) async fn chunk(&self, words: &[String]) -> CommandResult {
-        let usage = || "expected chunk MOUNT NUMBER [FROM [MACHINE LOG_ID]]".to_owned();
+        let usage = || {
+            "expected chunk MOUNT NUMBER [FROM [MACHINE LOG_ID]], or chunk MOUNT MACHINE/LOG_ID/NUMBER [FROM]"
+                .to_owned()
+        };
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let (index, number, rest) = match words.as_slice() {
             [index, number, rest @ ..] if rest.len() <= 3 && rest.len() != 2 => {
@@ -68,15 +112,20 @@ impl Sight {
             _ => return Err(usage()),
         };
         let index = index.parse().map_err(|_| usage())?;
-        let chunk = number.parse().map_err(|_| usage())?;
+        let named = number.parse::<ChunkfileId>().ok();
+        let chunk = named.map_or_else(|| number.parse(), |id| Ok(id.chunk)).map_err(|_| usage())?;
         let from = rest.first().map_or(Ok(0), |from| from.parse()).map_err(|_| usage())?;
         let mount = self.room.placement.mount(index).map_err(|p| p.message)?;
-        let (machine, log_id) = match rest {
-            [_, machine, log_id] => (
+        let (machine, log_id) = match (rest, named) {
+            ([_, _, _], Some(_)) => return Err(usage()),
+            ([_, machine, log_id], None) => (
                 machine.parse().map_err(|_| usage())?,
                 u32::from_str_radix(log_id, 16).map_err(|_| usage())?,
             ),
-            _ => (self.settings.machine_id, self.own_log(index).ok_or("the mount has no log yet")?),
+            (_, Some(id)) => (id.machine, id.log_id),
+            (_, None) => {
+                (self.settings.machine_id, self.own_log(index).ok_or("the mount has no log yet")?)
+            }
         };
         let id = ChunkfileId { machine, log_id, chunk };
         let (rows, next) = in_pool(mount, move |shelf| page(shelf, id, from)).await??;

@@ -10,7 +10,7 @@ use crate::actors::storage_room::Writes;
 use crate::format::file_id::FileId;
 use crate::messages::opcode::Opcode;
 use crate::operate;
-use crate::settings::units::{parse_duration, parse_size};
+use crate::settings::units::parse_duration;
 use crate::storage::hand_over;
 use std::time::Duration;
 
@@ -54,16 +54,16 @@ impl Sight {
         }
         let missing = self.uncovered();
         let answer = ConsoleAnswer::new().fact("state", "draining: no new objects are taken");
-        Ok(if missing.is_empty() {
-            answer
-                .fact("may_be_stopped", true)
-                .fact("next", "`shutdown`; `drain off` takes it back")
+        let next = if missing.is_empty() {
+            "`shutdown`; `drain off` takes it back"
         } else {
-            answer
-                .fact("may_be_stopped", false)
-                .fact("next", "`drain` again, once the mirrors below have what is here")
-                .table("waits_for", &["mount", "why"], missing)
-        })
+            "`drain` again, once the mirrors below have what is here"
+        };
+        Ok(answer.fact("may_be_stopped", missing.is_empty()).fact("next", next).table(
+            "waits_for",
+            &["mount", "why"],
+            missing,
+        ))
     }
 
     fn uncovered(&self) -> Vec<Vec<Value>> {
@@ -74,26 +74,17 @@ impl Sight {
     /// `config [show [PART]|set KEY VALUE]`.
     pub(super) fn config(&self, words: &[String]) -> CommandResult {
         let budget = &self.room.budget;
-        let requests = |value: &str| {
-            let number = value.parse().ok().filter(|n| *n >= 1);
-            budget.set_requests_max(number.ok_or("a number of requests, at least 1")?);
-            Ok(())
-        };
-        let bytes = |value: &str| {
-            let bytes = parse_size(value).filter(|bytes| *bytes >= 1 << 20);
-            budget.set_bytes_max(bytes.ok_or("a size of at least 1MiB")?);
-            Ok(())
-        };
-        let reserve = |value: &str| {
-            let bytes = parse_size(value).ok_or("a size, as 4GiB")?;
+        let requests =
+            |number: u64| budget.set_requests_max(usize::try_from(number).unwrap_or(usize::MAX));
+        let bytes = |bytes: u64| budget.set_bytes_max(bytes);
+        let reserve = |bytes: u64| {
             for mount in self.room.placement.mounts() {
                 mount.set_reserve_free(bytes);
             }
-            Ok(())
         };
-        let scrub = |value: &str| self.set_scrub_bandwidth(value);
-        let bandwidth = |value: &str| self.limit_bandwidth(value).map(|_| ());
-        let streams = |value: &str| self.limit_streams(value).map(|_| ());
+        let scrub = |bytes: u64| self.set_scrub_bandwidth(bytes);
+        let bandwidth = |bytes: u64| self.set_bandwidth(bytes);
+        let streams = |streams: u64| self.set_streams(streams);
         let own: [operate::Changeable<'_>; 6] = [
             ("limits.in_flight_requests", &requests),
             ("limits.in_flight_bytes", &bytes),

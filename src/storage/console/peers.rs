@@ -8,6 +8,7 @@ use crate::actors::mirror::Outlook;
 use crate::actors::peers::{Peer, PeerMount, SyncState};
 use crate::actors::shared_mount::SharedMount;
 use crate::actors::state_pull::compare::Compared;
+use crate::storage::no_puts;
 use std::sync::Arc;
 
 /// After so many comparisons in line that found a difference it is named in `status`.
@@ -138,13 +139,14 @@ impl Sight {
                     format!("mount {index}: changes are acknowledged with fewer copies than durability.acks asks for"),
                     "bring the other members back, see `peers`; what they missed they get by themselves".to_owned(),
                 )),
-                Outlook::Refused => warnings.push((
-                    format!("mount {index}: changes are refused, no mirror can take a copy"),
-                    "bring the other members back, see `peers`; or allow it with durability.when_alone = \"accept\"".to_owned(),
-                )),
+                Outlook::Refused => {
+                    let (why, remedy) = no_puts::of_mirrors(&self.room, mount);
+                    let what = "changes are refused, no mirror can take a copy";
+                    warnings.push((format!("mount {index}: {what}: {why}"), remedy));
+                }
                 Outlook::Joining => warnings.push((
                     format!("mount {index} is joining its syncgroup and takes no changes yet"),
-                    "wait; if it lasts, `peers` says which member does not answer".to_owned(),
+                    no_puts::JOINING.to_owned(),
                 )),
             }
         }
@@ -174,8 +176,8 @@ impl Sight {
                 SyncState::CatchingUp if lag.ms < BEHIND_MS && why.is_empty() => {}
                 SyncState::CatchingUp => {
                     let mut what = format!(
-                        "mirror {machine} mount {index} is behind by {} bytes, {} s",
-                        lag.bytes,
+                        "mirror {machine} mount {index} is behind by {}, {} s",
+                        no_puts::shown(lag.bytes),
                         lag.ms / 1000
                     );
                     if !why.is_empty() {

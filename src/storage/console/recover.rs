@@ -6,12 +6,9 @@ use crate::actors::disk_recovery::Operate;
 use crate::actors::shared_mount::SharedMount;
 use crate::cluster::view::MountState;
 use crate::format::ids::MountIndex;
-use bytesize::ByteSize;
+use crate::settings::spec::storage_number;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-
-/// Slower than this no recovery ends.
-const BANDWIDTH_MIN: u64 = 64 << 10;
 
 const USAGE: &str = "expected `recover [MOUNT] [status | start [--confirm] | pause | resume | accept-loss | bandwidth RATE | streams N]`, with \
                      MOUNT an index out of `mounts`";
@@ -46,24 +43,27 @@ impl Sight {
 
     /// For all mounts, until the daemon is restarted.
     pub(super) fn limit_bandwidth(&self, rate: &str) -> CommandResult {
-        let expected =
-            "expected bytes per second such as `recover bandwidth 50MiB`, or 0 for no limit";
-        let bytes = rate.parse::<ByteSize>().map_err(|_| expected.to_owned())?.as_u64();
-        if bytes > 0 && bytes < BANDWIDTH_MIN {
-            return Err(format!(
-                "{rate} a second would never end: at least 64KiB, or 0 for no limit"
-            ));
-        }
-        self.mirrors.limits().bandwidth.store(bytes, Ordering::Relaxed);
+        let bytes = storage_number("recovery.bandwidth", rate)
+            .map_err(|why| format!("{why}; as in `recover bandwidth 50MiB`"))?;
+        self.set_bandwidth(bytes);
         Ok(ConsoleAnswer::new().fact("bandwidth", Value::Bytes(bytes)))
     }
 
     pub(super) fn limit_streams(&self, count: &str) -> CommandResult {
-        let streams = count.parse::<usize>().ok().filter(|count| (1..=32).contains(count));
-        let streams =
-            streams.ok_or("expected a number from 1 to 32 such as `recover streams 4`")?;
-        self.mirrors.limits().streams.store(streams, Ordering::Relaxed);
+        let streams = storage_number("recovery.streams", count)
+            .map_err(|why| format!("{why}; as in `recover streams 4`"))?;
+        self.set_streams(streams);
         Ok(ConsoleAnswer::new().fact("streams", streams))
+    }
+
+    /// Bytes per second; 0: no limit.
+    pub(super) fn set_bandwidth(&self, bytes: u64) {
+        self.mirrors.limits().bandwidth.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_streams(&self, streams: u64) {
+        let streams = usize::try_from(streams).unwrap_or(usize::MAX);
+        self.mirrors.limits().streams.store(streams, Ordering::Relaxed);
     }
 
     async fn operate(
@@ -85,13 +85,25 @@ impl Sight {
         let gone = || format!("mount {index} has nobody who refills it: the daemon is stopping");
         let recovery = self.mirrors.recovery(index).ok_or_else(gone)?;
         let done = recovery.send(wanted).await.map_err(|_| gone())?;
-        done.map_err(|problem| format!("{}; {}", problem.message, problem.remedy))?;
+        done.map_err(|problem| match problem.remedy.as_str() {
+            "" => problem.message,
+            remedy => format!("{}; {remedy}", problem.message),
+        })?;
         Ok(self.recoveries(Some(mount)))
     }
 
     /// A mount that is out of service: an empty folder starts by itself, anything else needs the operator's word.
     fn start_closed(&self, mount: &SharedMount, confirmed: bool) -> CommandResult {
         let (index, published) = (mount.index, mount.published());
+        let command = format!("recover {index} start --confirm");
+        // The remedy names the command exactly where it does something: any other mount that is out of service is not
+        // opened again for being told to.
+        if published.state == MountState::Failed && !published.remedy.contains(&command) {
+            return Err(format!(
+                "mount {index} cannot be refilled as it is: {}; {}",
+                published.why, published.remedy
+            ));
+        }
         if !confirmed {
             return Err(format!(
                 "mount {index} is out of service: {} ({}). If it is to be refilled as it is, `recover {index} start \

@@ -7,13 +7,10 @@ use crate::actors::content_fetch::on_pool;
 use crate::actors::scrubber::Operate;
 use crate::actors::shared_mount::SharedMount;
 use crate::cluster::scrub::Pace;
-use crate::settings::units::parse_size;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 const USAGE: &str = "expected `scrub [MOUNT] [status | start | pause | resume]`, with MOUNT an index out of `mounts`";
-/// Slower than this no round ends.
-const BANDWIDTH_MIN: u64 = 64 << 10;
 /// Damages that are named at a time.
 const NAMED: usize = 100;
 
@@ -84,9 +81,6 @@ impl Sight {
                     known.why.as_str().into(),
                 ]);
             }
-        }
-        if open.is_empty() {
-            return answer;
         }
         answer.table("damaged", &["mount", "what", "since", "why"], open)
     }
@@ -169,14 +163,11 @@ impl Sight {
     }
 
     /// `config set scrub.bandwidth VALUE`.
-    pub(super) fn set_scrub_bandwidth(&self, value: &str) -> Result<(), String> {
-        let bytes = parse_size(value).filter(|bytes| *bytes == 0 || *bytes >= BANDWIDTH_MIN);
-        let bytes = bytes.ok_or("bytes per second, at least 64KiB, or 0 for no limit")?;
+    pub(super) fn set_scrub_bandwidth(&self, bytes: u64) {
         self.scrubs.limits().bandwidth.store(bytes, Ordering::Relaxed);
         for mount in self.room.placement.mounts() {
             mount.scrub.wake();
         }
-        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is wrong with this storage, in plain words, each with what mends it: the last table of `status`.
 
 use super::Sight;
+use crate::actors::mirror::Outlook;
 use crate::actors::peers::Peer;
 use crate::actors::reporter::Registration;
 use crate::actors::storage_room::Writes;
@@ -8,6 +9,7 @@ use crate::cluster::alike::{self, Unlike};
 use crate::cluster::view::MountState;
 use crate::daemon;
 use crate::settings::SyncMode;
+use crate::storage::no_puts;
 use crate::storage::report::MountStatus;
 use std::sync::PoisonError;
 
@@ -41,6 +43,11 @@ impl Sight {
             let what = format!("mount {index} {}: {}", mount.state, mount.why);
             return Some((what, mount.remedy.clone()));
         }
+        let told = self.room.placement.mount(index).map(|mount| mount.mirror.outlook());
+        if matches!(told, Ok(Outlook::Refused | Outlook::Joining)) {
+            // Among what is said of the mirrors.
+            return None;
+        }
         if !mount.why.is_empty() {
             let what = format!("mount {index} takes no new objects: {}", mount.why);
             return Some((what, mount.remedy.clone()));
@@ -50,10 +57,10 @@ impl Sight {
         }
         let reserved = mount.reserve_free;
         let left = space.free.saturating_sub(reserved);
-        if mount.full || (space.total > 0 && left == 0) {
+        if mount.has_no_room() {
             let what = format!(
-                "mount {index} is full, it takes no new objects: {} bytes are free, {reserved} are kept free (store.reserve_free)",
-                space.free
+                "mount {index} is full, it takes no new objects: {}",
+                no_puts::of_space(space.free, reserved)
             );
             return Some((
                 what,
@@ -63,7 +70,9 @@ impl Sight {
         let all = space.total.saturating_sub(reserved);
         (space.total > 0 && left < all / NEARLY_FULL).then(|| {
             let what = format!(
-                "mount {index} is nearly full: {left} of {all} bytes are left for new objects"
+                "mount {index} is nearly full: {} of {} are left for new objects",
+                no_puts::shown(left),
+                no_puts::shown(all)
             );
             (what, "add a mount or a syncgroup, or free space on it".to_owned())
         })
