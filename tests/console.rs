@@ -83,6 +83,7 @@ fn both_consoles_tell_the_same_story_as_the_daemons() {
         let nodes = ask_json(at_tracker, "nodes").await;
         assert_eq!(nodes["nodes"][0]["address"], one.address().to_string());
         assert_eq!(nodes["nodes"][0]["admin"], at_one.to_string());
+        assert!(nodes["nodes"][0]["queue_delay_us"].is_u64(), "{nodes}");
         let seen = ask_json(at_tracker, "mounts").await;
         assert_eq!(seen["mounts"][0]["total"], mounts["mounts"][0]["total"]);
 

@@ -83,7 +83,7 @@ fn of_copies(wanted: Wanted, missing: &[MachineId]) -> (String, String) {
     }
 }
 
-/// Why it is full; empty if it is not.
+/// What a full mount has left, and what of it nobody gets.
 pub(crate) fn of_space(free: u64, reserved: u64) -> String {
     format!("{} are free, {} are kept free (store.reserve_free)", shown(free), shown(reserved))
 }

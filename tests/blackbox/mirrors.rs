@@ -208,7 +208,7 @@ fn no_dead_machine_is_waited_for_once_it_is_forgotten() {
         args.extend(command.split(' ').map(str::to_owned));
         Cli::default().run(args)
     };
-    console(&cluster, "forget 3").exits(1).says(&["stop it first"]);
+    console(&cluster, "forget 3").exits(1).says(&["stop it first", "silent for 3 s"]);
     console(&cluster, "forget 1").exits(1).says(&["this is that machine"]);
     console(&cluster, "forget 9").exits(1).says(&["no member"]);
     cluster.storages[2].take().kill();
@@ -234,6 +234,12 @@ fn no_dead_machine_is_waited_for_once_it_is_forgotten() {
     let daemon = cluster.storages[2].daemon();
     daemon.wait_stderr("it is told", |text| text.contains("forgotten"));
     assert!(cluster.storages[2].admin("mounts").contains("forgotten"));
+    // What is advised helps, and what would do nothing is refused.
+    let said = cluster.storages[2].admin("status");
+    assert!(said.contains("state_dir") && !said.contains("check the disk"), "{said}");
+    let own = cluster.storages[2].console();
+    let refused = Cli::default().run(["admin", &own, "recover", "0", "start", "--confirm"]);
+    refused.exits(1).says(&["forgotten", "state_dir"]);
     for (n, id) in ids.iter().enumerate() {
         assert_eq!(cli.get(id), format!("again {n}").as_bytes());
     }
