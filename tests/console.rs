@@ -1,7 +1,7 @@
 //! The fear: an operator asks a daemon what is wrong and is told nothing, or something else than is true.
 //!
 //! A tracker and storages in this process, their consoles over real sockets.
-#![allow(clippy::expect_used, reason = "a test")]
+#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "a test")]
 
 use std::net::SocketAddr;
 use std::path::Path;
