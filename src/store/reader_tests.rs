@@ -160,14 +160,16 @@ fn what_is_deleted_purged_or_never_was_is_not_found() {
     bench.write(&header, b"gone");
     assert!(matches!(bench.get(&id), Err(ReadError::NotFound { deleted: false })));
     for nowhere in [
-        ObjectId { chunk: 99, ..id },
         ObjectId { offset_units: 16383, ..id },
         ObjectId { offset_units: u32::MAX - 1000, ..id },
         ObjectId { capacity_units: u32::MAX - id.offset_units, ..id },
     ] {
         assert!(matches!(bench.get(&nowhere), Err(ReadError::NotFound { .. })), "{nowhere:?}");
     }
-    // A place without a header may be a hole or lost: the mount knows.
+    // A chunkfile without a file, and a place without a header, may be lost or never have been: the mount knows.
+    let elsewhere = ObjectId { chunk: 99, ..id };
+    assert!(matches!(bench.get(&elsewhere), Err(ReadError::Unsettled(_))));
+    assert!(matches!(bench.reader.head(&elsewhere), Err(ReadError::Unsettled(_))));
     let blank = ObjectId { offset_units: 9000, ..id };
     assert!(matches!(bench.get(&blank), Err(ReadError::Unsettled(_))));
 }
