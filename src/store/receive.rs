@@ -125,17 +125,15 @@ impl<D: Disk> Mount<D> {
     ) -> StoreResult<Admitted> {
         let own = slice.log == self.own_log();
         let have = if own { self.own_former } else { slice.log.covered_by(reached) };
-        if own && slice.to >= self.core.label.first_sequence() {
-            let why = "a mirror sends this start's own records back".to_owned();
-            return Ok(Admitted::Not(Received::Broken(why)));
-        }
-        if slice.to <= have {
+        // What a mirror has of our log may run on into this start, whose records nobody has to bring.
+        let end = if own { self.core.label.first_sequence() } else { Sequence::MAX };
+        if slice.to <= have || slice.from >= end {
             return Ok(Admitted::Not(Received::Covered(have)));
         }
         if slice.from > have {
             return Ok(Admitted::Not(Received::Gap(have)));
         }
-        let admitted = self.admit_records(slice, have);
+        let admitted = self.admit_records(slice, have, end);
         let admitted = admitted.and_then(|admitted| self.ready_logs(slice.log, admitted));
         match admitted {
             Ok(admitted) => Ok(admitted),
@@ -164,7 +162,12 @@ impl<D: Disk> Mount<D> {
         Ok(admitted)
     }
 
-    fn admit_records(&mut self, slice: &LogSlice, have: Sequence) -> StoreResult<Admitted> {
+    fn admit_records(
+        &mut self,
+        slice: &LogSlice,
+        have: Sequence,
+        end: Sequence,
+    ) -> StoreResult<Admitted> {
         for created in &slice.chunkfiles {
             self.ensure_chunkfile(created)?;
         }
@@ -174,6 +177,13 @@ impl<D: Disk> Mount<D> {
             let Ok(raw) = raw else { return broken("a record's checksum is wrong") };
             if raw.sequence <= last || raw.sequence > slice.to {
                 return broken("records are out of order");
+            }
+            if raw.sequence >= end {
+                let records = slice.records.slice(skip..at);
+                return Ok(match good > have {
+                    true => Admitted::Take { from: have, to: good, records },
+                    false => Admitted::Not(Received::Covered(have)),
+                });
             }
             let bytes = record_len(&raw);
             last = raw.sequence;
@@ -192,7 +202,8 @@ impl<D: Disk> Mount<D> {
             return broken("there are bytes behind the records");
         }
         let records = slice.records.slice(skip..);
-        Ok(Admitted::Take { from: have, to: slice.to, records })
+        let to = if slice.to >= end { good } else { slice.to };
+        Ok(Admitted::Take { from: have, to, records })
     }
 
     /// Makes ready what applying a record needs; the content that is missing, if one is.
