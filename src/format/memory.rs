@@ -56,8 +56,8 @@ pub struct RememberedMount {
 }
 
 impl RememberedMount {
-    /// What the start count has to be above, so that no position is given twice: the mount may be an old copy of itself,
-    /// restored from somewhere. `u16::MAX` for one of a former life: that needs a new log id.
+    /// How often a mount with this log must have been started. One that says less is an old copy of itself, restored from
+    /// somewhere, and has given positions and places away that it does not know of. `u16::MAX` for one of a former life.
     #[must_use]
     pub fn starts_of(&self, log_id: LogId) -> u16 {
         match self.log_ids.last() {

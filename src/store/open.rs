@@ -84,12 +84,11 @@ impl<D: Disk> Mount<D> {
                 "the label is damaged: its copy is used, and both are written again"
             );
         }
-        let lost = lost_log::is_lost(&disk, &old)?;
-        let label = if lost {
-            new_life(&old, &mut rng)
-        } else {
-            next_start(&old, options.starts_known, &mut rng)
-        };
+        // An old copy of itself lacks the end of its log, and has given places away that it does not know of: as if all of its
+        // log were gone.
+        let old_copy = options.starts_known > old.start_count;
+        let lost = old_copy || lost_log::is_lost(&disk, &old)?;
+        let label = if lost { new_life(&old, &mut rng) } else { next_start(&old, &mut rng) };
         if !options.planted(Planted::ReuseStartCount) || old.start_count == 0 {
             write_label(&disk, &label)?;
         }
@@ -111,7 +110,7 @@ impl<D: Disk> Mount<D> {
             damaged: false,
             unreadable: Unreadable::default(),
         };
-        if lost {
+        if lost && !old_copy {
             opening.core.warnings.push(lost_log::warning(&old, &label));
         }
         let log = opening.recover(&mut rng)?;
@@ -227,9 +226,8 @@ fn draw_log_id(rng: &mut StdRng) -> LogId {
 }
 
 /// The label of this start. When all start counts of a log id are used up, a new life begins.
-fn next_start(old: &Label, starts_known: u16, rng: &mut StdRng) -> Label {
-    let known = Label { start_count: old.start_count.max(starts_known), ..old.clone() };
-    known.with_next_start().unwrap_or_else(|| new_life(old, rng))
+fn next_start(old: &Label, rng: &mut StdRng) -> Label {
+    old.with_next_start().unwrap_or_else(|| new_life(old, rng))
 }
 
 fn new_life(old: &Label, rng: &mut StdRng) -> Label {
