@@ -142,7 +142,8 @@ fn a_tracker_knows_which_storages_hold_an_object_or_a_chunkfile() {
         let found = loop {
             // An error until the tracker has heard of them.
             let text = ask(at, &format!("find {id} json")).await;
-            let found: Value = serde_json::from_str(text.trim_end()).unwrap_or_default();
+            let line = text.lines().next().unwrap_or_default();
+            let found: Value = serde_json::from_str(line).unwrap_or_default();
             if found["storages"].as_array().is_some_and(|rows| rows.len() == 2) {
                 break found;
             }
