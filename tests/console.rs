@@ -48,9 +48,19 @@ async fn ask(address: SocketAddr, commands: &str) -> String {
     text.split_once('\n').expect("a banner").1.to_owned()
 }
 
+/// Asks until the answer is one: a daemon may not have heard of the others yet.
 async fn ask_json(address: SocketAddr, command: &str) -> Value {
-    let text = ask(address, &format!("{command} json")).await;
-    serde_json::from_str(text.lines().next().expect("an answer")).expect("JSON")
+    let deadline = std::time::Instant::now() + LIMIT;
+    loop {
+        let text = ask(address, &format!("{command} json")).await;
+        match serde_json::from_str(text.lines().next().expect("an answer")) {
+            Ok(answer) => return answer,
+            Err(error) => {
+                assert!(std::time::Instant::now() < deadline, "{command}: {error}: {text}")
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[test]

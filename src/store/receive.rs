@@ -203,6 +203,9 @@ impl<D: Disk> Mount<D> {
         }
         let records = slice.records.slice(skip..);
         let to = if slice.to >= end { good } else { slice.to };
+        if to <= have {
+            return Ok(Admitted::Not(Received::Covered(have)));
+        }
         Ok(Admitted::Take { from: have, to, records })
     }
 
