@@ -34,7 +34,8 @@ impl Sight {
             .fact("home", place(object.home().address));
         let header = match found {
             Ok(header) => header,
-            Err(ReadError::NotFound { .. }) => {
+            // No such chunkfile is no header either; reads and the scrub ask the mount whether it was lost.
+            Err(ReadError::NotFound { .. } | ReadError::Unsettled(_)) => {
                 return Ok(answer.fact("state", "there is no header of this object here"));
             }
             Err(error) => return Err(error.to_string()),
