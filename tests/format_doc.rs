@@ -97,11 +97,14 @@ fn the_table_of_structures_is_right() {
         ("slot header", "slot-v1", slot::HEADER_LEN.to_string()),
         ("log segment header", "segment-v1.0", log::SEGMENT_HEADER_LEN.to_string()),
         ("log batch header", "batch-v1.0", log::BATCH_HEADER_LEN.to_string()),
-        ("checkpoint", "checkpoint-v1.0", "variable".to_owned()),
+        ("checkpoint", "checkpoint-v1.1", "variable".to_owned()),
     ] {
         let (row, bytes) = (row(name), golden(file));
         assert_eq!(row[0].as_bytes(), &bytes[..4], "{name}");
         assert!(row[1].starts_with(&bytes[4].to_string()), "{name}");
+        if let Some((_, minor)) = row[1].split_once('.') {
+            assert_eq!(minor, bytes[5].to_string(), "{name}");
+        }
         assert_eq!(row[2], length, "{name}");
     }
     let single_footer = row("singlefile footer");

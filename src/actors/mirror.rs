@@ -206,10 +206,10 @@ impl Mirror {
         }
     }
 
-    /// Whether this is the machine whose mount it is.
+    /// Whether this was made here, in the present life of our log.
     #[must_use]
-    pub fn is_of(&self, machine: MachineId) -> bool {
-        self.tail.borrow().is_some_and(|tail| tail.log.machine == machine)
+    pub fn is_ours(&self, made: Position) -> bool {
+        self.tail.borrow().is_some_and(|tail| tail.log == LogName::of(made))
     }
 
     /// Whether this mount has had, since the storage started, everything that the members it heard from had.

@@ -65,11 +65,11 @@ pub fn of_object(error: &ReadError, mount: &SharedMount, id: &ObjectId) -> Probl
 }
 
 /// "Not found" is the truth only where everything that made the object was heard of; elsewhere it is this. What we made
-/// we know.
+/// in this life of our log we know; of a former one the end may be lost, and come back from others.
 fn unheard_of(mount: &SharedMount, id: &ObjectId) -> Option<Problem> {
     let mirror = &mount.mirror;
     let known = !mirror.mirroring
-        || mirror.is_of(id.machine)
+        || mirror.is_ours(id.creation())
         || evidence(id.creation(), AtHome::Hole, &mirror.report().coverage) != Evidence::Unknown;
     (!known).then(|| {
         Problem::new(

@@ -51,6 +51,12 @@ fn no_old_copy_of_a_mount_gives_a_position_twice_or_keeps_a_hole() {
     std::fs::rename(&copy, &mount).expect("put back");
     cluster.storages[0].start();
     cluster.storages[0].daemon().wait_stderr("it is noticed", |text| text.contains("old copy"));
+    // What has not come back yet is not called gone: another one is asked.
+    let first = put(&cluster, 0);
+    for (n, id) in first.iter().enumerate() {
+        let got = Cli { timeout: Some("20s"), ..cluster.cli() }.run(["get", id]).ok();
+        assert_eq!(identify(&got.stdout), Ok((n as u64, 0)), "{id}");
+    }
     until_live(&cluster);
     let stored = put(&cluster, 16);
     let ids: BTreeSet<&String> = stored.iter().collect();

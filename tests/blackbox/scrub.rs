@@ -94,6 +94,32 @@ fn flipped_bits_of_a_mirror_that_was_down_are_never_served_and_all_mended() {
     assert_eq!(last, "clean", "{text}");
 }
 
+/// A file is removed from outside while the storage is down: what was in it is not called gone by anybody, and is there again
+/// after one round.
+#[test]
+fn a_chunkfile_that_was_removed_is_missed_and_filled_from_a_mirror() {
+    let mut scene = Scene::new(three(), 60, 20_000);
+    let own = scene.cluster.mount_path(0, 0).join("chunks/1");
+    scene.cluster.storages[0].stop();
+    let chunks = files(&scene.cluster.mount_path(0, 0), Where::Headers);
+    let removed: Vec<_> = chunks.into_iter().filter(|path| path.starts_with(&own)).collect();
+    assert!(!removed.is_empty(), "machine 1 took some of the objects");
+    for path in &removed {
+        std::fs::remove_file(path).unwrap();
+    }
+    scene.cluster.storages[0].start();
+    until_live(&scene.cluster);
+    let manifest = scene.manifest.to_str().unwrap();
+    let verified = scene.cli().run(["verify", manifest]).ok().last_line();
+    assert!(verified.ends_with("ok, 0 missing, 0 different"), "{verified}");
+    all_is_mended(&scrubbed(&scene.cluster.storages[0]));
+    assert_eq!(scene.nothing_wrong_from(1), 0, "all is there again");
+    scene.is_whole();
+    scene.cluster.storages[0].stop();
+    let (last, text) = scene.fsck(0);
+    assert_eq!(last, "clean", "{text}");
+}
+
 #[test]
 fn a_header_of_which_nothing_is_left_is_found_by_comparing_and_the_counters_are_exact() {
     let scene = Scene::new(three(), 20, 5_000);

@@ -113,6 +113,29 @@ fn what_the_only_source_has_damaged_is_reported_and_never_spread() {
     cluster.stop_all();
 }
 
+/// The third one is refilled from two that have object 7 damaged, and finds nothing where nobody could give it anything.
+#[test]
+fn what_is_damaged_on_all_that_have_it_is_not_called_gone() {
+    let mut cluster = cluster(3, "\"10s\"");
+    let stored = store(&cluster, 0, OBJECTS);
+    until_live(&cluster);
+    let owner = |id: &str| patient(&cluster).stat(id)["owner"].as_u64().expect("a machine");
+    let (bad, index) = stored.iter().find(|(id, _)| owner(id) == 2).expect("one of them").clone();
+    for storage in [1, 2] {
+        cluster.storages[storage].stop();
+        damage(&cluster.mount_path(storage, 0), index);
+    }
+    lose(&mut cluster, 0);
+    cluster.start();
+    until_recovered(&cluster.storages[0], 0);
+    let got = patient(&cluster).run(["get", &bad]);
+    assert_eq!((got.code, got.stdout.len()), (1, 0), "{}", got.stderr);
+    assert!(got.stderr.contains("damaged") || got.stderr.contains("checksum"), "{}", got.stderr);
+    let good: Vec<_> = stored.into_iter().filter(|(id, _)| *id != bad).collect();
+    all_have(&cluster, &good, &[1, 2, 3]);
+    cluster.stop_all();
+}
+
 #[test]
 fn a_source_that_is_behind_takes_nothing_away() {
     let mut cluster = cluster(3, "\"60s\"");
