@@ -41,7 +41,7 @@ fn a_failed_sync_fences_one_mount_and_nothing_of_its_batch_is_acknowledged() {
     assert!(mounts[0].open().is_err(), "its reads are refused, too");
     assert!(mounts[1].is_writable());
     for _ in 0..4 {
-        assert_eq!(house.placement.choose(None).expect("one serves").index, 1);
+        assert_eq!(house.placement.choose(None, 0).expect("one serves").index, 1);
     }
     // Healed or not: it stays out until a restart.
     disks[0].heal();

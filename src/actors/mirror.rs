@@ -10,13 +10,14 @@ use crate::cluster::growth::Spread;
 use crate::cluster::lag::{Lag, LagMeter};
 use crate::cluster::members::owner;
 use crate::cluster::reuse::MemberReport;
+use crate::cluster::room::{Rooms, SAID_BEFORE_MS};
 use crate::format::forgotten::Forgotten;
 use crate::format::ids::{MachineId, MountIndex, Position, Sequence};
 use crate::format::members::Member;
 use crate::messages::error::ErrorCode;
 use crate::store::sync::LogName;
 use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::watch;
 
@@ -76,6 +77,11 @@ pub struct Mirror {
     lag: Mutex<LagMeter>,
     /// Who has the mount at all; the one thing here that the roof writes.
     spread: ArcSwap<Spread>,
+    /// What the members have left; whoever hears from them writes it.
+    rooms: Mutex<Rooms>,
+    /// Contents of large objects: they are not in the log, and take room all the same.
+    contents: Mutex<LagMeter>,
+    least_room: AtomicU64,
     announcer: OnceLock<Arc<dyn Announcer>>,
 }
 
@@ -104,6 +110,9 @@ impl Mirror {
             outlook: AtomicU8::new(Outlook::Joining as u8),
             lag: Mutex::default(),
             spread: ArcSwap::default(),
+            rooms: Mutex::default(),
+            contents: Mutex::default(),
+            least_room: AtomicU64::new(u64::MAX),
             announcer: OnceLock::new(),
         }
     }
@@ -194,6 +203,35 @@ impl Mirror {
         news
     }
 
+    /// A member says how much new objects may take there (`None`: it is gone, or does not say).
+    pub fn member_room(&self, machine: MachineId, room: Option<u64>) {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).say(machine, room);
+        self.judge_room();
+    }
+
+    /// What the members said grows old: what was written here lately counts as not yet there.
+    pub fn judge_room(&self) {
+        let since = self.clock.now_ms().saturating_sub(SAID_BEFORE_MS);
+        let written = |meter: &Mutex<LagMeter>| {
+            meter.lock().unwrap_or_else(PoisonError::into_inner).since(since)
+        };
+        let lately = written(&self.lag).saturating_add(written(&self.contents));
+        let least = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).least(lately);
+        self.least_room.store(least, Ordering::Relaxed);
+    }
+
+    /// Bytes that new objects may still take on all members that are connected.
+    #[must_use]
+    pub fn least_room(&self) -> u64 {
+        self.least_room.load(Ordering::Relaxed)
+    }
+
+    /// Members that have no room for new objects.
+    #[must_use]
+    pub fn without_room(&self) -> Vec<MachineId> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).without()
+    }
+
     /// Refuses a change that must not be begun.
     ///
     /// # Errors
@@ -238,6 +276,8 @@ impl Mirror {
         length: u64,
         then: Box<dyn FnOnce() + Send>,
     ) {
+        let now = self.clock.now_ms();
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).note(0, length, now);
         match self.announcer.get() {
             Some(announcer) => announcer.announce(mount, content, length, then),
             None => then(),

@@ -29,7 +29,14 @@ type Key = (MachineId, MountIndex, Position);
 #[derive(Debug)]
 pub struct Offers {
     clock: Monotonic,
-    open: Mutex<HashMap<Key, u64>>,
+    open: Mutex<HashMap<Key, Progress>>,
+}
+
+#[derive(Debug)]
+struct Progress {
+    moved_ms: u64,
+    /// Several may offer the same at once: who announces an edit, and whoever sends its record.
+    offers: u32,
 }
 
 /// Takes its offer off the list.
@@ -40,7 +47,13 @@ struct Open<'a> {
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.offers.lock().remove(&self.key);
+        let mut open = self.offers.lock();
+        if let Some(progress) = open.get_mut(&self.key) {
+            progress.offers -= 1;
+            if progress.offers == 0 {
+                open.remove(&self.key);
+            }
+        }
     }
 }
 
@@ -51,15 +64,28 @@ impl Offers {
         Self { clock, open: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, u64>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Progress>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, key: Key) -> Open<'_> {
+        let moved_ms = self.clock.now_ms();
+        let mut open = self.lock();
+        let progress = open.entry(key).or_insert(Progress { moved_ms, offers: 0 });
+        *progress = Progress { moved_ms, offers: progress.offers + 1 };
+        Open { offers: self, key }
+    }
+
+    fn stands_still(&self, open: &Open<'_>) -> bool {
+        let moved_ms = self.lock().get(&open.key).map_or(0, |progress| progress.moved_ms);
+        self.clock.now_ms().saturating_sub(moved_ms) > STALLED_MS
     }
 
     /// A peer has asked for a piece.
     pub fn progress(&self, machine: MachineId, mount: MountIndex, content: Position) {
         let now = self.clock.now_ms();
-        if let Some(at) = self.lock().get_mut(&(machine, mount, content)) {
-            *at = now;
+        if let Some(progress) = self.lock().get_mut(&(machine, mount, content)) {
+            progress.moved_ms = now;
         }
     }
 
@@ -76,9 +102,7 @@ impl Offers {
         length: u64,
     ) -> Result<(), String> {
         let Some(links) = peer.links() else { return Err("it is not connected".to_owned()) };
-        let key = (peer.machine, mount, content);
-        self.lock().insert(key, self.clock.now_ms());
-        let open = Open { offers: self, key };
+        let open = self.begin((peer.machine, mount, content));
         let head = SyncOffer { machine: us, mount, content, length };
         let text = |error: CallError| error.to_string();
         let answer = links.calls.start(Opcode::SyncOffer, &head, Bytes::new()).map_err(text)?;
@@ -92,8 +116,7 @@ impl Offers {
                     return if head.there { Ok(()) } else { Err(head.why) };
                 }
                 () = tokio::time::sleep(LOOK) => {
-                    let moved = self.lock().get(&open.key).copied().unwrap_or(0);
-                    if self.clock.now_ms().saturating_sub(moved) > STALLED_MS {
+                    if self.stands_still(&open) {
                         return Err("it makes no progress".to_owned());
                     }
                 }
@@ -148,5 +171,21 @@ impl Announcer for Announce {
             futures_util::future::join_all(offers).await;
             then();
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_that_ends_takes_no_other_of_the_same_content_with_it() {
+        let offers = Offers::new(Monotonic::start());
+        let key = (2, 0, Position { machine: 1, log_id: 7, sequence: 9 });
+        let (first, second) = (offers.begin(key), offers.begin(key));
+        drop(first);
+        assert!(offers.lock().contains_key(&key), "the second would be given up at once");
+        drop(second);
+        assert!(offers.lock().is_empty());
     }
 }

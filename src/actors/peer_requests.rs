@@ -303,6 +303,7 @@ pub(super) fn take_report(
         known.set_holds_us_live(said.live);
         known.set_reported();
     }
+    mount.mirror.member_room(machine, said.room.filter(|_| !said.away));
     if said.away {
         return;
     }
@@ -315,8 +316,8 @@ pub(super) fn take_report(
     }
 }
 
-/// Of a mount: what it has (nothing, if it is out of service), and whether the other end was held for live.
-type Told = (MountIndex, Option<Arc<MemberReport>>, bool, Filling);
+/// Of a mount: what it has (nothing, if it is out of service), whether the other end was held for live, and its room.
+type Told = (MountIndex, Option<Arc<MemberReport>>, bool, Filling, Option<u64>);
 
 /// Whether a mount is being refilled, and takes records meanwhile.
 type Filling = (bool, bool);
@@ -350,13 +351,17 @@ pub(super) fn reports_since<'a>(
         let live = peer
             .and_then(|peer| peer.mount(mount.index))
             .is_some_and(|mount| mount.state() == SyncState::Live);
-        let same = |(index, was, was_live, was_filling): &Told| {
+        let room = mount.room();
+        // What it says is news when it differs by so much, or when nothing is left.
+        let rough = room.map(|bytes| bytes.next_multiple_of(1 << 20));
+        let same = |(index, was, was_live, was_filling, was_room): &Told| {
             let as_it_was = match (was, &report) {
                 (Some(was), Some(report)) => Arc::ptr_eq(was, report),
                 (None, None) => true,
                 (Some(_), None) | (None, Some(_)) => false,
             };
-            *index == mount.index && as_it_was && (*was_live, *was_filling) == (live, filling)
+            let so = (*was_live, *was_filling, *was_room) == (live, filling, rough);
+            *index == mount.index && as_it_was && so
         };
         if again || !known.mounts.iter().any(same) {
             let (refilling, listening) = filling;
@@ -365,6 +370,7 @@ pub(super) fn reports_since<'a>(
                 live,
                 refilling,
                 listening,
+                room,
                 ..SyncReport::default()
             };
             reports.mounts.push(match &report {
@@ -373,10 +379,10 @@ pub(super) fn reports_since<'a>(
                     tails: report.tails.clone(),
                     ..said
                 },
-                None => SyncReport { away: true, live: false, ..said },
+                None => SyncReport { away: true, live: false, room: None, ..said },
             });
         }
-        reported.mounts.push((mount.index, report, live, filling));
+        reported.mounts.push((mount.index, report, live, filling, rough));
     }
     (reports, reported)
 }

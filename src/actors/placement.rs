@@ -2,7 +2,7 @@
 //!
 //! Invariants: a mount that does not serve, or was found full, is passed over while another one is left; if all are
 //! full the engine is asked all the same, so writing resumes by itself when space returns; a mount that too few members
-//! have is never taken; `round_robin` counts over the writable mounts, so they stay even.
+//! have, or that a member has no room on, is never taken; `round_robin` counts over the writable mounts, so they stay even.
 
 use super::problems;
 use super::session::Problem;
@@ -57,22 +57,31 @@ impl Placement {
         })
     }
 
-    /// The mount for a new object; `hint` if the client wants a certain one.
+    /// The mount for a new object of so many bytes; `hint` if the client wants a certain one.
     ///
     /// # Errors
-    /// No mount serves; the hint names none; too few members have the mount.
-    pub fn choose(&self, hint: Option<MountIndex>) -> Result<&Arc<SharedMount>, Problem> {
+    /// No mount serves; the hint names none; too few members have the mount, or one has no room there.
+    pub fn choose(
+        &self,
+        hint: Option<MountIndex>,
+        length: u64,
+    ) -> Result<&Arc<SharedMount>, Problem> {
         if let Some(index) = hint {
             let mount = self.mount(index)?;
             mount.check_spread()?;
+            mount.check_room(length)?;
             return Ok(mount);
         }
-        if let Some(mount) = self.best(SharedMount::is_writable) {
+        let fits = |mount: &SharedMount| mount.mirror.least_room() >= length.max(1);
+        if let Some(mount) = self.best(|mount| mount.is_writable() && fits(mount)) {
             return Ok(mount);
         }
-        let Some(mount) = self.best(|mount| mount.is_online() && mount.mirror.takes_puts()) else {
+        let Some(mount) =
+            self.best(|mount| mount.is_online() && mount.mirror.takes_puts() && fits(mount))
+        else {
             for mount in self.mounts().iter().filter(|mount| mount.is_online()) {
                 mount.check_spread()?;
+                mount.check_room(length)?;
             }
             return Err(Problem::new(ErrorCode::Fenced, "no mount of this storage is in service")
                 .remedy("`folio admin ... mounts` says what is wrong with each"));

@@ -341,7 +341,7 @@ impl Connection {
     fn put(&mut self, tag: RequestTag, head: &Put, frame: Frame) -> Result<(), Problem> {
         let room = Arc::clone(&self.room);
         room.check_puts()?;
-        let mount = room.placement.choose(head.mount)?;
+        let mount = room.placement.choose(head.mount, head.length.unwrap_or(0))?;
         let reserve = head.reserve.map(|reserve| match reserve {
             crate::messages::heads::Reserve::Percent(percent) => Reserve::Percent(percent),
             crate::messages::heads::Reserve::Bytes(bytes) => Reserve::Bytes(bytes),

@@ -12,6 +12,7 @@ use super::scrub_desk::ScrubDesk;
 use super::session::Problem;
 use super::shelf::Shelf;
 use super::task::Task;
+use crate::cluster::room;
 use crate::cluster::view::MountState;
 use crate::format::ids::{ChunkfileId, MachineId, MountIndex};
 use crate::format::recovery_state::RecoveryState;
@@ -248,12 +249,13 @@ impl SharedMount {
         self.open.load().is_some()
     }
 
-    /// Whether it serves, takes changes, and was not found full lately.
+    /// Whether it serves, takes changes, and was not found full lately, here or on a member.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.is_online()
             && !self.is_full()
             && self.mirror.takes_puts()
+            && self.mirror.least_room() > 0
             && matches!(self.mirror.outlook(), Outlook::Good | Outlook::Degraded)
     }
 
@@ -268,6 +270,28 @@ impl SharedMount {
         }
         let what = format!("mount {} takes no new objects: {}", self.index, spread.why());
         Err(Problem::new(ErrorCode::Unavailable, what).remedy(spread.remedy(self.index)))
+    }
+
+    /// Refuses a new object of so many bytes that a member has no room for.
+    ///
+    /// # Errors
+    /// `NoSpace`, with whose.
+    pub fn check_room(&self, length: u64) -> Result<(), Problem> {
+        let left = self.mirror.least_room();
+        if left > 0 && length <= left {
+            return Ok(());
+        }
+        let why = room::why(&self.mirror.without_room());
+        let what = format!("mount {} takes no new objects: {why}", self.index);
+        Err(Problem::new(ErrorCode::NoSpace, what).remedy(room::REMEDY))
+    }
+
+    /// Bytes that new objects may still take here, lately; `None`: not known.
+    #[must_use]
+    pub fn room(&self) -> Option<u64> {
+        let space = self.stats.load().space;
+        let left = space.free.saturating_sub(self.reserve_free());
+        (space.total > 0).then_some(if self.is_full() { 0 } else { left })
     }
 
     /// Free bytes that inserts never eat.

@@ -21,6 +21,7 @@
 //! | [`liveness`] | who is up, with hysteresis |
 //! | [`nodes`] | the tracker's node table: admission, duplicates, the view made from it |
 //! | [`routing`] | which storage a request goes to, and where else |
+//! | [`room`] | how much new objects may take, by the least free space over the members |
 //! | [`scrub`] | how fast a mount is verified, and what is known to be damaged |
 //! | [`takeover`] | who may change an object, and when a mirror does |
 pub mod acks;
@@ -38,6 +39,7 @@ pub mod opver;
 pub mod pace;
 pub mod relay;
 pub mod reuse;
+pub mod room;
 pub mod routing;
 pub mod scrub;
 pub mod takeover;

@@ -107,7 +107,7 @@ impl MountStatus {
             Writes::Taken if self.has_no_room() => {
                 format!("it is full: {}", of_space(self.stats.space.free, self.reserve_free))
             }
-            Writes::Taken => String::new(),
+            Writes::Taken => self.full_elsewhere.clone(),
         }
     }
 }
@@ -138,6 +138,7 @@ mod tests {
             writable: true,
             full: false,
             reserve_free: 64 << 20,
+            full_elsewhere: String::new(),
             stats: MountStats::default(),
         };
         assert_eq!(mount.why_no_puts(Writes::Taken), "", "nothing is known of its space yet");

@@ -39,6 +39,8 @@ pub struct MountStatus {
     pub full: bool,
     /// Free bytes that inserts never eat.
     pub reserve_free: u64,
+    /// A member has no room for new objects: why; empty if not so.
+    pub full_elsewhere: String,
     /// Its numbers.
     pub stats: MountStats,
 }
@@ -78,6 +80,10 @@ pub fn mounts(room: &StorageRoom) -> Vec<MountStatus> {
                 full: mount.is_full(),
                 writable: mount.is_writable() && room.writes() == Writes::Taken,
                 reserve_free: mount.reserve_free(),
+                full_elsewhere: match mount.mirror.least_room() {
+                    0 => crate::cluster::room::why(&mount.mirror.without_room()),
+                    _some => String::new(),
+                },
                 stats: *mount.stats(),
             };
             status.writable &= !status.has_no_room();

@@ -103,11 +103,10 @@ impl<D: Disk> Mount<D> {
                 self.fence(error.to_string());
                 return Err(StoreError::Fenced(error.to_string()));
             }
+            if let Body::Single(content) = home.body {
+                self.waited_for(content);
+            }
             absorbed.taken += 1;
-        }
-        if absorbed.needs.is_empty() {
-            // Said of these copies; somebody else may have one all the same.
-            self.gone_contents.clear();
         }
         self.commit()?;
         Ok(absorbed)

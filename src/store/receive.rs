@@ -77,10 +77,6 @@ impl<D: Disk> Mount<D> {
             }
             self.note_covered(log.at(to));
         }
-        if answers.iter().any(|answer| matches!(answer, Received::Covered(_))) {
-            // Said of the records that were waiting for them; somebody else may have one all the same.
-            self.gone_contents.clear();
-        }
         self.commit()?;
         self.settle();
         Ok(answers)
@@ -244,8 +240,8 @@ impl<D: Disk> Mount<D> {
         }
     }
 
-    /// No mirror has this content any more, because a later version of its object stands: records that name it are
-    /// applied without it.
+    /// No mirror has this content any more, because a later version of its object stands: the records that are waiting for
+    /// it are applied without it.
     pub fn content_is_gone(&mut self, content: Position) {
         /// A mirror that says so of more is not believed for ever.
         const GONE_MAX: usize = 1 << 16;
@@ -253,6 +249,12 @@ impl<D: Disk> Mount<D> {
             self.gone_contents.clear();
         }
         self.gone_contents.insert(content);
+    }
+
+    /// What was waiting for it has been applied; for whatever else names it somebody may have it all the same. What other
+    /// logs bring meanwhile changes nothing: a busy mirror would send whoever waits back to ask for ever.
+    pub(super) fn waited_for(&mut self, content: Position) {
+        self.gone_contents.remove(&content);
     }
 
     /// Whether a record that names this content may be applied: it is here, or nobody has it any more.
@@ -334,7 +336,11 @@ impl<D: Disk> Mount<D> {
         match Record::decode(raw.kind, raw.head) {
             Ok(Some(Record::Edit(edit))) => self.apply_edit(at, &edit, raw.payload, again),
             Ok(Some(Record::Chunkfile(created))) => self.ensure_chunkfile(&created),
-            Ok(Some(Record::Archived(lost))) => self.core.archive(&lost, raw.payload).map(|_| ()),
+            Ok(Some(Record::Archived(lost))) => {
+                self.core.archive(&lost, raw.payload)?;
+                lost.single.into_iter().for_each(|content| self.waited_for(content));
+                Ok(())
+            }
             Ok(Some(Record::Dropped(dropped))) => self.core.drop_archived(&dropped),
             Ok(Some(Record::Forgotten(forgotten))) if forgotten.at == at => {
                 self.learn_forgotten(&forgotten)
@@ -390,7 +396,11 @@ impl<D: Disk> Mount<D> {
         }
         self.heard.extend(answer_of(edit, &home));
         let incoming = Incoming { edit, home: &home, payload, at, again };
-        self.take_version(&incoming)
+        self.take_version(&incoming)?;
+        if let Body::Single(content) = home.body {
+            self.waited_for(content);
+        }
+        Ok(())
     }
 }
 

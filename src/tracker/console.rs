@@ -318,6 +318,7 @@ async fn mounts(words: Vec<String>, heartbeat: Addr<Heartbeat>) -> CommandResult
                 && *state == State::Online
                 && (!mount.writable || (mount.total > 0 && mount.usable() == 0));
             let why = match mount.reason.as_str() {
+                "" if full && mount.usable() > 0 => "it is full here or on a mirror".to_owned(),
                 "" if full => {
                     format!("it is full: {}", no_puts::of_space(mount.free, mount.reserved))
                 }

@@ -116,15 +116,77 @@ fn no_full_mount_of_a_peer_stops_the_sync_of_the_others() {
     let mut file = std::fs::File::create(&filler).expect("file");
     while std::io::Write::write_all(&mut file, &[1; 1 << 16]).is_ok() {}
     drop(file);
-    // More than what was set aside there before.
+    // New objects go elsewhere now; what is there may still grow, by more than what was set aside on the mirror before.
+    let first = &cluster.storages[0];
+    eventually("machine 1 knows", PATIENCE, || {
+        let status = first.admin("status");
+        status.contains("machine 2 has no room left for them but its reserve").then_some(())
+    });
+    let already = stored.len();
+    store(&cluster, &mut stored, 8, 5000);
+    assert!(stored[already..].iter().all(|(_, id)| mount_of(id) == 0), "{stored:?}");
+    let there: Vec<_> = stored.iter().filter(|(_, id)| mount_of(id) == 1).cloned().collect();
+    let mut grown = there.iter().cycle();
     eventually("its sync stops", 2 * PATIENCE, || {
-        store(&cluster, &mut stored, 4, 400_000);
-        (peer(&cluster.storages[0], 1)["state"] != "live").then_some(())
+        let (index, id) = grown.next().expect("an object of mount 1");
+        let cli = Cli { timeout: Some("20s"), ..cluster.cli() };
+        cli.run_with(["modify", id, "-"], content(*index, 0, 400_000).to_vec()).ok();
+        (peer(first, 1)["state"] != "live").then_some(())
     });
     let said = peer(&cluster.storages[0], 1);
     assert!(said["last_error"].as_str().is_some_and(|why| why.contains("pace")), "{said}");
     the_other_mount_goes_on(&cluster, &mut stored);
     assert!(permitted("mount", &["-o", "remount,size=900m", &at]), "it was mounted a moment ago");
     catches_up(&cluster, &stored);
+    cluster.stop_all();
+}
+
+/// Bytes that are free on the file system of a folder.
+fn free_bytes(path: &str) -> u64 {
+    let df = std::process::Command::new("df").args(["--output=avail", "-B1", path]).output();
+    let said = String::from_utf8(df.expect("df runs").stdout).expect("text");
+    said.lines().last().expect("a line").trim().parse().expect("a number")
+}
+
+#[test]
+fn no_insert_that_another_member_takes_eats_the_reserve_of_a_mirror() {
+    const RESERVE: u64 = 64 << 20;
+    let mut cluster = Cluster::new(1, &["a"; 2], 1)
+        .storages_with("store.chunkfile_size", "\"4MiB\"")
+        .storages_with("store.reserve_free", "\"64MiB\"")
+        .storages_with("sync.log_retention_bytes", "\"16MiB\"");
+    let at = cluster.mount_path(1, 0).to_str().expect("text").to_owned();
+    if !permitted("mount", &["-t", "tmpfs", "-o", "size=300m", "folio-test", &at]) {
+        println!("skipped: no file system can be mounted here");
+        return;
+    }
+    let _mounted = Mounted(cluster.mount_path(1, 0));
+    cluster.start();
+    until_live(&cluster);
+    let cli = Cli { timeout: Some("20s"), ..cluster.cli() };
+    let mut stored = Stored::new();
+    let refused = loop {
+        let index = stored.len() as u64;
+        let length = if index.is_multiple_of(4) { 900_000 } else { 60_000 };
+        let put = cli.run_with(["put", "-"], content(index, 0, length).to_vec());
+        if put.code != 0 {
+            break put;
+        }
+        stored.push((index, put.line()));
+        assert!(index < 5000, "it is never full");
+    };
+    let why = refused.exits(5).stderr;
+    assert!(why.contains("full") || why.contains("room"), "{why}");
+    assert!(free_bytes(&at) >= RESERVE, "{} bytes are left on the mirror", free_bytes(&at));
+    // What is there is read, edited and deleted as ever; writing resumes by itself when there is room.
+    let (index, id) = stored[1].clone();
+    cli.run_with(["modify", &id, "-"], content(index, 1, 61_000).to_vec()).ok();
+    for (_, id) in &stored[stored.len() / 2..] {
+        cli.run(["delete", id]).ok();
+    }
+    assert!(permitted("mount", &["-o", "remount,size=900m", &at]), "it was mounted a moment ago");
+    eventually("puts are taken again", 2 * PATIENCE, || {
+        (cli.run_with(["put", "-"], vec![1; 5000]).code == 0).then_some(())
+    });
     cluster.stop_all();
 }

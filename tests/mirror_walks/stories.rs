@@ -158,6 +158,31 @@ fn no_undelete_brings_back_an_object_whose_content_is_gone() {
     assert!(nodes[1].undelete(&id).is_none(), "an object without content lives");
 }
 
+/// A member that comes back is sent the records that it lacks by one mirror, while another one, to which it is live, sends
+/// new ones all the time.
+#[test]
+fn no_live_mirror_keeps_the_records_of_another_waiting_for_a_content_that_is_gone() {
+    let mut nodes = acquainted([1, 2, 3].map(|machine| Node::new(machine, RETENTION)));
+    let id = nodes[0].put(&[1; 9000]).id;
+    nodes[0].modify(&id, &[2; 9001]).unwrap();
+    let log = nodes[0].mount.own_log();
+    let slice = nodes[0].slice(log, log.covered_by(&nodes[1].covers()), usize::MAX).unwrap();
+    let mut asked = BTreeSet::new();
+    let received = loop {
+        let received = nodes[1].mount.receive(std::slice::from_ref(&slice)).unwrap().remove(0);
+        let Received::NeedsContent { content, .. } = received else { break received };
+        assert!(asked.insert(content), "asked for twice");
+        let disk = nodes[0].disk.clone();
+        if !nodes[1].fetch(content, &[disk]) {
+            nodes[1].mount.content_is_gone(content);
+        }
+        nodes[2].put(&[3; 10]);
+        send(&mut nodes, 2, 1, usize::MAX);
+    };
+    assert!(matches!(received, Received::Covered(_)), "{received:?}");
+    assert_eq!(asked.len(), 2, "the first content is gone, the second is fetched");
+}
+
 #[test]
 fn no_log_is_without_a_record_and_so_without_a_place_in_the_coverage() {
     let mut nodes = pair();

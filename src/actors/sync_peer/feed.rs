@@ -44,7 +44,7 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 const LATE: Duration = Duration::from_millis(PATIENCE_MS);
 /// Pause before a busy mirror is asked again.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
-/// A mirror whose coverage does not move after so many refusals is left alone for a while.
+/// A mirror whose coverage does not move after so many refusals is left alone for a while; being busy is no refusal.
 const REFUSALS_MAX: u32 = 5;
 
 /// Why feeding stopped; it begins again after a pause.
@@ -97,6 +97,16 @@ pub async fn run(
         let pause = feed.pause(stop).await;
         feed.rest(pause).await;
     }
+}
+
+/// What comes of one thing that happened.
+enum Step {
+    /// It goes on.
+    On,
+    /// The mirror has no room at this moment: sending begins again from what it had.
+    Busy,
+    /// The mirror took nothing more: sending begins again from what it has.
+    Again(Sequence),
 }
 
 /// Something that does not happen.
@@ -227,15 +237,22 @@ impl Feed {
         loop {
             let now = own_tail(&mut tail, log)?;
             self.judge(&mut pipe, now);
-            if let Err(covered) = self.step(&mut pipe, now, &mut tail).await? {
-                // The pipe is empty; sending begins again from what the mirror has.
-                refusals = if covered == refused { refusals + 1 } else { 0 };
-                refused = covered;
-                if refusals >= REFUSALS_MAX {
-                    let why = format!("it does not take our log behind {covered:x}");
-                    return Err(Stop::Failed(SyncState::CatchingUp, why));
+            // With an empty pipe, sending begins again from what the mirror has.
+            match self.step(&mut pipe, now, &mut tail).await? {
+                Step::On => {}
+                Step::Busy => {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                    pipe = Pipe::new(log, pipe.acked, now);
                 }
-                pipe = Pipe::new(log, covered, now);
+                Step::Again(covered) => {
+                    refusals = if covered == refused { refusals + 1 } else { 0 };
+                    refused = covered;
+                    if refusals >= REFUSALS_MAX {
+                        let why = format!("it does not take our log behind {covered:x}");
+                        return Err(Stop::Failed(SyncState::CatchingUp, why));
+                    }
+                    pipe = Pipe::new(log, covered, now);
+                }
             }
         }
     }
@@ -267,13 +284,13 @@ impl Feed {
         }
     }
 
-    /// One thing that happens. `Err`: sending begins again from there.
+    /// One thing that happens. Unless it goes on, the pipe is empty.
     async fn step(
         &mut self,
         pipe: &mut Pipe,
         tail: Sequence,
         tails: &mut watch::Receiver<Option<Tail>>,
-    ) -> Result<Result<(), Sequence>, Stop> {
+    ) -> Result<Step, Stop> {
         let window = self.session.config.window_bytes;
         if pipe.reading.is_none() && pipe.bytes < window && pipe.read_to < tail {
             self.read(pipe, tail)?;
@@ -281,21 +298,18 @@ impl Feed {
         tokio::select! {
             biased;
             answer = next_answer(&mut pipe.flight) => {
-                let Some((to, bytes, answer)) = answer else { return Ok(Ok(())) };
+                let Some((to, bytes, answer)) = answer else { return Ok(Step::On) };
                 pipe.bytes -= bytes;
-                match self.answered(answer).await? {
-                    Ok(()) => {
-                        pipe.acked = pipe.acked.max(to);
-                        self.known.set_acked(pipe.acked);
-                        let live = self.live;
-                        self.say(live, Some(pipe.acked));
-                        Ok(Ok(()))
-                    }
-                    Err(covered) => {
-                        pipe.drain().await;
-                        Ok(Err(covered.unwrap_or(pipe.acked)))
-                    }
+                let step = self.answered(answer).await?;
+                if let Step::On = step {
+                    pipe.acked = pipe.acked.max(to);
+                    self.known.set_acked(pipe.acked);
+                    let live = self.live;
+                    self.say(live, Some(pipe.acked));
+                } else {
+                    pipe.drain().await;
                 }
+                Ok(step)
             }
             read = next_read(&mut pipe.reading) => {
                 pipe.reading = None;
@@ -303,14 +317,14 @@ impl Feed {
                 self.send(pipe, cursor, read, tail).await
             }
             changed = tails.changed() => match changed {
-                Ok(()) => Ok(Ok(())),
+                Ok(()) => Ok(Step::On),
                 Err(_) => Err(closing()),
             },
             () = self.known.went_away() => {
                 Err(Stop::Failed(SyncState::Away, "its mount is out of service".to_owned()))
             }
-            () = self.known.is_refilled(), if self.refilling => Ok(Ok(())),
-            () = tokio::time::sleep(LATE / 2), if self.live && !pipe.flight.is_empty() => Ok(Ok(())),
+            () = self.known.is_refilled(), if self.refilling => Ok(Step::On),
+            () = tokio::time::sleep(LATE / 2), if self.live && !pipe.flight.is_empty() => Ok(Step::On),
         }
     }
 
@@ -328,7 +342,7 @@ impl Feed {
         cursor: LogCursor,
         read: Result<LogRead, ReadError>,
         tail: Sequence,
-    ) -> Result<Result<(), Sequence>, Stop> {
+    ) -> Result<Step, Stop> {
         let (log, has) = (pipe.log, pipe.read_to);
         let need = |from| Need {
             machine: self.session.peer.machine,
@@ -346,19 +360,19 @@ impl Feed {
                 self.known.count_sent(bytes);
                 pipe.flight.push_back((to, bytes, answer));
                 pipe.bytes += bytes;
-                Ok(Ok(()))
+                Ok(Step::On)
             }
             Ok(LogRead::End) => {
                 pipe.cursor = Some(cursor);
                 pipe.read_to = tail;
-                Ok(Ok(()))
+                Ok(Step::On)
             }
             Ok(LogRead::Gone { oldest }) => Err(Stop::NeedsState(need(oldest))),
             Ok(LogRead::Damaged { before, .. }) => Err(Stop::NeedsState(need(before))),
             Err(ReadError::Unsettled(_)) => {
                 tokio::time::sleep(BUSY_PAUSE).await;
                 pipe.cursor = Some(cursor);
-                Ok(Ok(()))
+                Ok(Step::On)
             }
             Err(error) => {
                 Err(Stop::Failed(SyncState::CatchingUp, format!("our log cannot be read: {error}")))
@@ -366,14 +380,10 @@ impl Feed {
         }
     }
 
-    /// `Err`: the mirror took nothing more; what it has, if it said so.
-    async fn answered(
-        &mut self,
-        answer: Result<Received, CallError>,
-    ) -> Result<Result<(), Option<Sequence>>, Stop> {
+    async fn answered(&mut self, answer: Result<Received, CallError>) -> Result<Step, Stop> {
         match answer {
-            Ok(Received::Covered(_)) => Ok(Ok(())),
-            Ok(Received::Gap(covered)) => Ok(Err(Some(covered))),
+            Ok(Received::Covered(_)) => Ok(Step::On),
+            Ok(Received::Gap(covered)) => Ok(Step::Again(covered)),
             Ok(Received::NeedsContent { covered, content, length }) => {
                 self.known.set_state(SyncState::CatchingUp);
                 self.say(false, Some(covered));
@@ -384,15 +394,14 @@ impl Feed {
                     let why = format!("a large object does not get there: {why}");
                     Stop::Failed(SyncState::CatchingUp, why)
                 })?;
-                Ok(Err(Some(covered)))
+                Ok(Step::Again(covered))
             }
             Ok(Received::Broken(why)) => Err(Stop::Failed(
                 SyncState::CatchingUp,
                 format!("it cannot take our records: {why}"),
             )),
             Err(CallError::Refused { problem, .. }) if problem.code == ErrorCode::Busy => {
-                tokio::time::sleep(BUSY_PAUSE).await;
-                Ok(Err(None))
+                Ok(Step::Busy)
             }
             Err(error) => Err(error.into()),
         }

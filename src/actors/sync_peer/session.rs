@@ -86,8 +86,9 @@ impl Session {
     fn over(&self, error: &CallError) {
         self.peer.disconnected(&error.to_string(), error.remedy());
         for mount in self.config.placement.mounts() {
+            let machine = self.peer.machine;
+            mount.mirror.member_room(machine, None);
             if let Some(binlog) = mount.registry.binlog() {
-                let machine = self.peer.machine;
                 binlog.do_send(PeerAcked { machine, live: false, acked: None });
             }
         }
@@ -131,6 +132,7 @@ impl Session {
             if let Err(error) = self.status(push, &reports).await {
                 return error;
             }
+            self.config.placement.mounts().iter().for_each(|mount| mount.mirror.judge_room());
         }
     }
 

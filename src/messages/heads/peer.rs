@@ -187,4 +187,7 @@ pub struct SyncReport {
     /// It is being refilled and takes records.
     #[serde(default)]
     pub listening: bool,
+    /// Bytes that new objects may take there: what is free beyond the reserve, about a second ago. `None`: not known.
+    #[serde(default)]
+    pub room: Option<u64>,
 }

@@ -6,6 +6,7 @@ use crate::actors::peers::Peer;
 use crate::actors::reporter::Registration;
 use crate::actors::storage_room::Writes;
 use crate::cluster::alike::{self, Unlike};
+use crate::cluster::room;
 use crate::cluster::view::MountState;
 use crate::daemon;
 use crate::settings::SyncMode;
@@ -66,6 +67,10 @@ impl Sight {
                 what,
                 "free space on it, or add a mount; it goes on by itself".to_owned(),
             ));
+        }
+        if !mount.full_elsewhere.is_empty() {
+            let what = format!("mount {index} takes no new objects: {}", mount.full_elsewhere);
+            return Some((what, room::REMEDY.to_owned()));
         }
         let all = space.total.saturating_sub(reserved);
         (space.total > 0 && left < all / NEARLY_FULL).then(|| {
