@@ -464,7 +464,8 @@ impl<D: Disk> Mount<D> {
     /// Numbers for people.
     pub fn stats(&mut self) -> MountStats {
         let (holes, hole_units, waiting_units) = self.core.space.totals();
-        let space = self.disk_space().unwrap_or_default();
+        // Not what an insert last saw: mirrors fill it, too, and others who use the file system.
+        let space = self.core.disk.space().unwrap_or_default();
         let archived = self.core.archived();
         let states = self.core.chunks.states.values();
         MountStats {
