@@ -191,6 +191,8 @@ pub trait Engine: Send + 'static {
     /// # Errors
     /// The mount is fenced.
     fn mend_content(&mut self, home: Address, content: Position) -> StoreResult<bool>;
+    /// Where a received log ends; see [`Mount::synclog_end`].
+    fn synclog_end(&self, log: LogName, first: Sequence) -> u64;
     /// Chunkfiles that have no file; see [`Mount::lost_chunkfiles`].
     ///
     /// # Errors
@@ -406,6 +408,10 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn mend_content(&mut self, home: Address, content: Position) -> StoreResult<bool> {
         Self::mend_content(self, home, content)
+    }
+
+    fn synclog_end(&self, log: LogName, first: Sequence) -> u64 {
+        Self::synclog_end(self, log, first)
     }
 
     fn lost_chunkfiles(

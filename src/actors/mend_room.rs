@@ -12,13 +12,14 @@ use crate::cluster::coverage::Coverage;
 use crate::cluster::scrub::Damage;
 use crate::format::conflict::Conflict;
 use crate::format::file_id::ObjectId;
-use crate::format::ids::{Address, ChunkfileId, Position};
+use crate::format::ids::{Address, ChunkfileId, Position, Sequence};
 use crate::format::record::ChunkfileCreated;
 use crate::store::archive::ArchivedName;
 use crate::store::archive_check::ArchivedState;
 use crate::store::error::StoreResult;
 use crate::store::mend::Look;
 use crate::store::renew::{Identity, Renewal};
+use crate::store::sync::LogName;
 use actix::prelude::*;
 
 /// Homes in one message at most.
@@ -38,6 +39,11 @@ pub struct MendContent {
     /// The content.
     pub content: Position,
 }
+
+/// Up to which byte the segment of a received log that begins so is durable; 0 if another one follows.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<u64, Problem>")]
+pub struct SynclogEnd(pub LogName, pub Sequence);
 
 /// Which chunkfiles have no file: so many from this one on. Answered with them, and where to go on.
 #[derive(Clone, Copy, Debug, Message)]
@@ -155,6 +161,14 @@ impl Handler<MendContent> for Binlog {
         let mended = self.room.borrow_mut().mend(|engine| engine.mend_content(home, content));
         self.tick_soon(ctx);
         mended
+    }
+}
+
+impl Handler<SynclogEnd> for Binlog {
+    type Result = Result<u64, Problem>;
+
+    fn handle(&mut self, of: SynclogEnd, _: &mut Context<Self>) -> Self::Result {
+        self.room.borrow_mut().mend(|engine| Ok(engine.synclog_end(of.0, of.1)))
     }
 }
 

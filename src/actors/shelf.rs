@@ -15,7 +15,7 @@ use crate::store::content::CopyError;
 use crate::store::digest::{ChunkDigest, DigestCursor, MarkPage};
 use crate::store::disk::Space;
 use crate::store::list::{Cursor, Page};
-use crate::store::log_check::{SegmentRef, SegmentState};
+use crate::store::log_check::{Durable, SegmentRef, SegmentState};
 use crate::store::log_reader::{LogCursor, LogRead};
 use crate::store::read::ReadError;
 use crate::store::reader::{Fast, Got};
@@ -217,7 +217,7 @@ pub trait Shelf: Send + Sync + 'static {
         &self,
         at: SegmentRef,
         next: Option<SegmentRef>,
-        up_to: Sequence,
+        durable: Durable,
     ) -> Result<SegmentState, ReadError>;
     /// Whether the checkpoint is as it was written, see [`Reader::check_checkpoint`].
     ///

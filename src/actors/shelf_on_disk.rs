@@ -13,7 +13,7 @@ use crate::store::content::{ContentCopy, CopyError};
 use crate::store::digest::{ChunkDigest, DigestCursor, MarkPage};
 use crate::store::disk::{Disk, DiskFile, Space};
 use crate::store::list::{Cursor, Page};
-use crate::store::log_check::{SegmentRef, SegmentState};
+use crate::store::log_check::{Durable, SegmentRef, SegmentState};
 use crate::store::log_reader::{LogCursor, LogRead};
 use crate::store::read::ReadError;
 use crate::store::reader::{Fast, Got, Reader};
@@ -232,9 +232,9 @@ impl<D: Disk> Shelf for Reader<D> {
         &self,
         at: SegmentRef,
         next: Option<SegmentRef>,
-        up_to: Sequence,
+        durable: Durable,
     ) -> Result<SegmentState, ReadError> {
-        Self::check_segment(self, at, next, up_to)
+        Self::check_segment(self, at, next, durable)
     }
 
     fn check_checkpoint(&self) -> Result<Option<bool>, ReadError> {

@@ -212,9 +212,12 @@ impl<D: Disk> Log<D> {
             },
         };
         let before = std::mem::replace(&mut self.current, next);
-        let full =
-            FullSegment { first: before.header.first, last: self.last, len: before.header.len };
-        self.full.push_back(full);
+        // One without a batch had the same name, and is replaced: as a full one it would be recycled under our hands.
+        if before.header.first != first {
+            let full =
+                FullSegment { first: before.header.first, last: self.last, len: before.header.len };
+            self.full.push_back(full);
+        }
         Ok(())
     }
 

@@ -43,6 +43,15 @@ impl SegmentRef {
     }
 }
 
+/// What is known to be durable of a segment behind which none is; zero where nothing is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durable {
+    /// Records up to here.
+    pub last: Sequence,
+    /// Batches up to this byte.
+    pub end: u64,
+}
+
 /// How a segment is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SegmentState {
@@ -92,8 +101,7 @@ impl<D: Disk> Reader<D> {
         }
     }
 
-    /// Verifies a segment. `next`: the one behind it in the same log. `up_to`: what is known to be durable of the log, if
-    /// that is known.
+    /// Verifies a segment. `next`: the one behind it in the same log; `durable`: what is known if there is none.
     ///
     /// # Errors
     /// `Io`, `Fenced`, `Newer`.
@@ -101,7 +109,7 @@ impl<D: Disk> Reader<D> {
         &self,
         at: SegmentRef,
         next: Option<SegmentRef>,
-        up_to: Sequence,
+        durable: Durable,
     ) -> Result<SegmentState, ReadError> {
         self.check()?;
         let segment = match self.open_segment(at.wanted(), at.first)? {
@@ -113,12 +121,12 @@ impl<D: Disk> Reader<D> {
             }
         };
         let target = match next {
-            None => up_to,
+            None => durable,
             Some(next) => match self.open_segment(next.wanted(), next.first)? {
-                Opened::Segment(next) => next.header.predecessor,
+                Opened::Segment(next) => Durable { last: next.header.predecessor, end: 0 },
                 Opened::Missing => return Ok(SegmentState::Changed),
                 // It is judged by itself.
-                Opened::Unusable => 0,
+                Opened::Unusable => Durable::default(),
             },
         };
         let state = check_batches(&segment, target)?;
@@ -150,13 +158,13 @@ impl<D: Disk> Reader<D> {
     }
 }
 
-/// Walks the batches until they have reached `target`, or there are none.
-fn check_batches(segment: &Segment, target: Sequence) -> Result<SegmentState, ReadError> {
+/// Walks the batches until they have reached what is durable, or there are none.
+fn check_batches(segment: &Segment, durable: Durable) -> Result<SegmentState, ReadError> {
     let mut window = Window::new(segment);
     let (mut at, mut last) = (SEGMENT_HEADER_LEN as u64, segment.header.predecessor);
     let mut damaged = Vec::new();
     loop {
-        if target > 0 && last >= target {
+        if durable.last > 0 && last >= durable.last {
             break;
         }
         let batch = window.header_at(at)?.filter(|batch| batch.last > last);
@@ -178,7 +186,7 @@ fn check_batches(segment: &Segment, target: Sequence) -> Result<SegmentState, Re
                 at = behind;
             }
             Some(_) => break,
-            None if last < target => {
+            None if last < durable.last || at < durable.end => {
                 damaged.push((at, at + TAIL));
                 return Ok(SegmentState::Damaged(
                     "the last batches of a segment are damaged",

@@ -9,7 +9,7 @@ use crate::store::archive_check::ArchivedState;
 use crate::store::damaged::Stretch;
 use crate::store::error::StoreResult;
 use crate::store::label_file::{read_label, read_label_at};
-use crate::store::log_check::SegmentState;
+use crate::store::log_check::{Durable, SegmentState};
 use crate::store::mend::Look;
 use crate::store::renew::{Part, Renewal};
 use crate::store::scrub::{Large, LargeCheck, LargeState};
@@ -121,7 +121,8 @@ impl Pair {
         let segments = reader.log_segments(2).unwrap();
         for (n, segment) in segments.iter().enumerate() {
             let next = segments.get(n + 1).copied();
-            let state = reader.check_segment(*segment, next, mount.durable()).unwrap();
+            let durable = Durable { last: mount.durable(), end: 0 };
+            let state = reader.check_segment(*segment, next, durable).unwrap();
             let SegmentState::Damaged(_, places) = state else { continue };
             let aside = |(from, until)| Stretch { path: segment.path(), from, until };
             renew(mount, Part::Binlog, places.into_iter().map(aside).collect());

@@ -82,6 +82,13 @@ impl<D: Disk> Mount<D> {
         Ok(())
     }
 
+    /// Where the batches end in the segment of a received log that begins with `first`; 0 if it is not the last one.
+    #[must_use]
+    pub fn synclog_end(&self, log: LogName, first: Sequence) -> u64 {
+        let open = self.received.logs.get(&log).map(|open| &open.current);
+        open.filter(|current| current.header.first == first).map_or(0, |current| current.tail)
+    }
+
     /// For a checkpoint: what is applied of other logs at this instant.
     pub(super) fn received_logs(&self) -> Vec<ReceivedLog> {
         let entries = self.received.coverage.iter().map(|position| {

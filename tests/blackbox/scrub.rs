@@ -250,6 +250,25 @@ fn damaged_logs_checkpoint_and_label_are_renewed_and_say_no_less() {
     scene.is_whole();
 }
 
+/// Behind the last batch of a log nothing says that there was one; the daemon knows.
+#[test]
+fn no_last_batch_of_a_log_rots_unseen() {
+    let mut scene = Scene::new(three(), 40, 10_000);
+    let mount = scene.cluster.mount_path(0, 0);
+    for path in files(&mount, Where::Logs) {
+        let bytes = std::fs::read(&path).unwrap();
+        let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        flip_bit(&path, last as u64, 3);
+    }
+    let row = scrubbed(&scene.cluster.storages[0]);
+    all_is_mended(&row);
+    assert_eq!(number(&row, "found"), 3, "our own log, and one of each mirror: {row}");
+    scene.is_whole();
+    scene.cluster.storages[0].stop();
+    let (last, text) = scene.fsck(0);
+    assert_eq!(last, "clean", "{text}");
+}
+
 #[test]
 fn damaged_logs_of_a_mirror_that_was_down_are_renewed() {
     let mut scene = Scene::new(three(), 40, 10_000);

@@ -52,7 +52,7 @@ impl Opening {
     }
 
     /// Asks the mount something, in line with its changes.
-    async fn tell<M, T>(&self, message: M) -> Result<T, String>
+    pub(super) async fn tell<M, T>(&self, message: M) -> Result<T, String>
     where
         M: actix::Message<Result = Result<T, Problem>> + Send + 'static,
         T: Send + 'static,

@@ -4,6 +4,7 @@
 use super::Opening;
 use super::judge::words;
 use crate::actors::content_fetch::on_pool;
+use crate::actors::mend_room::SynclogEnd;
 use crate::actors::state_pull::repair;
 use crate::cluster::scrub::Damage;
 use crate::format::chunkfile::CHUNKFILE_HEADER_LEN;
@@ -11,7 +12,7 @@ use crate::format::ids::ChunkfileId;
 use crate::format::paths::CHECKPOINT;
 use crate::store::archive::ArchivedName;
 use crate::store::damaged::Stretch;
-use crate::store::log_check::{SegmentRef, SegmentState};
+use crate::store::log_check::{Durable, SegmentRef, SegmentState};
 use crate::store::read::ReadError;
 use crate::store::renew::Part;
 use crate::store::scrub::{Large, LargeCheck, LargeState};
@@ -153,14 +154,21 @@ impl Opening {
         next: Option<SegmentRef>,
     ) -> Result<SegmentState, String> {
         let tail = *self.config.mount.mirror.tail().borrow();
-        let up_to = match tail {
-            Some(tail) if segment.own && tail.log == segment.log => tail.sequence,
-            // Nothing is known of a log of before, or of another machine's.
-            Some(_) | None => 0,
+        let durable = match tail {
+            Some(tail) if segment.own && tail.log == segment.log => {
+                Durable { last: tail.sequence, end: 0 }
+            }
+            // Of a log of before nothing is known.
+            Some(_) | None if segment.own => Durable::default(),
+            Some(_) | None => {
+                let end = self.tell(SynclogEnd(segment.log, segment.first)).await?;
+                Durable { last: 0, end }
+            }
         };
         let shelf = Arc::clone(&self.shelf);
         let state =
-            on_pool(&self.config.mount, move || shelf.check_segment(segment, next, up_to)).await?;
+            on_pool(&self.config.mount, move || shelf.check_segment(segment, next, durable))
+                .await?;
         state.map_err(|error| words(&error))
     }
 
