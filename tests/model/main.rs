@@ -52,7 +52,7 @@ fn walk_on(walks: u64, seconds: u64) {
         }
         Ok((done, steps, conflicts))
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads();
     let (mut done, mut steps, mut conflicts) = (0, 0, 0);
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
@@ -69,12 +69,19 @@ fn walk_on(walks: u64, seconds: u64) {
     );
 }
 
-/// The share in `cargo test`: 75 seconds on all cores, or as many walks as FOLIO_MODEL_WALKS says.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The share in `cargo test`: five minutes over all cores, or as many walks as FOLIO_MODEL_WALKS says.
 #[test]
 fn no_walk_breaks_a_promise() {
     match from_env("FOLIO_MODEL_WALKS") {
         Some(walks) => walk_on(walks, 0),
-        None => walk_on(20_000, from_env("FOLIO_MODEL_SECONDS").unwrap_or(75)),
+        None => {
+            let share = 300_u64.div_ceil(threads() as u64);
+            walk_on(20_000, from_env("FOLIO_MODEL_SECONDS").unwrap_or(share));
+        }
     }
 }
 
