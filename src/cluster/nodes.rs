@@ -5,7 +5,8 @@
 //!   while the earlier one's last heartbeat is fresher than `offline_after`; after that it takes the place, as a new
 //!   machine does: at once. The refused one is remembered for [`DUPLICATE_SHOWN_MS`], so that it can be shown.
 //! - At most [`NODES_MAX`] nodes and as many duplicates: the longest silent offline node gives way, no other (P7).
-//! - Nodes that are offline are kept, so that an answer can name who is down.
+//! - Nodes that are offline are kept, so that an answer can name who is down; but one that comes under another group or
+//!   machine id (a typing error was mended) is not kept under the former one.
 
 use std::collections::BTreeMap;
 
@@ -120,6 +121,7 @@ impl Nodes {
         let key = (report.group.clone(), report.machine);
         let Some(node) = self.nodes.get_mut(&key) else {
             self.make_room(now_ms, config)?;
+            self.moved(now_ms, &report, config);
             self.nodes.insert(key, Node::first(report, now_ms));
             return Ok(Admitted::Joined);
         };
@@ -197,6 +199,15 @@ impl Nodes {
         duplicate.last_ms = now_ms;
         duplicate.attempts += 1;
         duplicate.attempts == 1
+    }
+
+    /// Whoever joins was perhaps here under another name: at the same address it cannot still be that one.
+    fn moved(&mut self, now_ms: u64, joins: &StorageReport, config: &LivenessConfig) {
+        self.nodes.retain(|_, node| {
+            let silent = node.liveness.silence_ms(now_ms) >= config.offline_after_ms;
+            let there = node.report.advertise == joins.advertise;
+            node.report.instance != joins.instance || !(silent || there)
+        });
     }
 
     fn make_room(&mut self, now_ms: u64, config: &LivenessConfig) -> Result<(), Refused> {
@@ -311,6 +322,25 @@ mod tests {
             load: Load::default(),
             clock_ms: 0,
         }
+    }
+
+    #[test]
+    fn no_storage_is_kept_under_a_group_that_it_was_given_by_mistake() {
+        let mut nodes = Nodes::new();
+        let mistaken = StorageReport { group: "boooks".into(), ..report(1, 1) };
+        nodes.beat(0, mistaken.clone(), &CONFIG).unwrap();
+        assert_eq!(nodes.beat(1_000, report(1, 1), &CONFIG), Ok(Admitted::Joined));
+        let groups = |nodes: &Nodes, now| -> Vec<String> {
+            nodes.iter(now, &CONFIG).map(|(node, _)| node.report.group.clone()).collect()
+        };
+        assert_eq!(groups(&nodes, 1_000), ["books"]);
+        // A copy of a state folder elsewhere takes nobody's place, unless that one is silent.
+        let copy = StorageReport { advertise: "10.0.0.9:7411".into(), ..mistaken };
+        nodes.beat(2_000, copy.clone(), &CONFIG).unwrap();
+        assert_eq!(groups(&nodes, 2_000), ["books", "boooks"]);
+        let elsewhere = StorageReport { group: "papers".into(), ..copy };
+        nodes.beat(2_000 + CONFIG.offline_after_ms, elsewhere, &CONFIG).unwrap();
+        assert_eq!(groups(&nodes, 7_000), ["papers"]);
     }
 
     #[test]
