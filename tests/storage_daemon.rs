@@ -11,7 +11,9 @@ use common::{Client, Node, content, outcome_of, settings};
 use folio::format::file_id::ObjectId;
 use folio::messages::error::ErrorCode;
 use folio::messages::frame::{FLAG_STREAMED, Kind, Meta};
-use folio::messages::heads::{Df, DfAnswer, Get, List, ListAnswer, Put, Stat, StatAnswer, Written};
+use folio::messages::heads::{
+    Delete, Df, DfAnswer, Get, List, ListAnswer, Put, Stat, StatAnswer, Written,
+};
 use folio::messages::opcode::{Opcode, Role};
 use serde_bytes::ByteBuf;
 use std::collections::BTreeMap;
@@ -171,6 +173,12 @@ fn a_retried_put_is_answered_again_and_not_stored_twice_also_across_a_restart() 
     let node = Node::start(dir.path(), 1, &[]);
     let mut client = node.client();
     assert_eq!(ask(&mut client).id, first.id);
+    assert_eq!(list(&mut client, 512).len(), 1);
+    // Whoever uses it for another change is not told that this was done.
+    let head = Delete { id: first.id, token, if_opver: None };
+    let request = client.send(Opcode::Delete, 0, &head, b"");
+    let refused = client.outcome::<Written>(request).expect_err("it is a put's");
+    assert_eq!(refused, ErrorCode::BadRequest);
     assert_eq!(list(&mut client, 512).len(), 1);
 }
 

@@ -2,14 +2,15 @@
 //!
 //! Invariants: whether a change may be answered is [`acks`](crate::cluster::acks)' word alone; answers leave in the order
 //! of their sequences; a member that let the oldest change wait for its whole patience is *late*, and nothing waits for
-//! it until it has caught up.
+//! it until it has caught up. A change of another log that is asked for again is judged by what the members said they have.
 
 use super::postman::Round;
 use super::reply::{Copies, Reply};
 use crate::cluster::acks::{
     AckPolicy, MemberAck, PATIENCE_MS, Verdict, Wanted, is_degraded, judge, may_begin,
 };
-use crate::format::ids::{MachineId, Sequence};
+use crate::cluster::coverage::Coverage;
+use crate::format::ids::{MachineId, Position, Sequence};
 use crate::messages::heads::Acks;
 use crate::store::mount::Staged;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,11 +18,13 @@ use std::collections::{BTreeMap, VecDeque};
 /// A late member is waited for again when it lacks nothing that is older than this, milliseconds.
 const FORGIVEN_MS: u64 = PATIENCE_MS / 2;
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Peer {
     live: bool,
     acked: Sequence,
     late: bool,
+    /// What it said that it has of all logs; nothing while it is refilled.
+    covers: Coverage,
 }
 
 struct Waiting {
@@ -36,26 +39,28 @@ pub struct AckRoom {
     /// Every configured member but this one.
     peers: BTreeMap<MachineId, Peer>,
     queue: VecDeque<Waiting>,
+    /// Changes of other logs that were asked for again.
+    again: Vec<(Position, Waiting)>,
 }
 
 impl AckRoom {
     /// Nobody waits, and there is no other member.
     #[must_use]
     pub const fn new(policy: AckPolicy) -> Self {
-        Self { policy, peers: BTreeMap::new(), queue: VecDeque::new() }
+        Self { policy, peers: BTreeMap::new(), queue: VecDeque::new(), again: Vec::new() }
     }
 
     /// The configured members but this one.
     pub fn set_members(&mut self, others: impl IntoIterator<Item = MachineId>) {
         let known = std::mem::take(&mut self.peers);
-        let as_known = |machine| (machine, known.get(&machine).copied().unwrap_or_default());
+        let as_known = |machine| (machine, known.get(&machine).cloned().unwrap_or_default());
         self.peers = others.into_iter().map(as_known).collect();
     }
 
     /// Our log is another one than before: nobody has anything of it.
     pub fn new_log(&mut self) {
         for peer in self.peers.values_mut() {
-            *peer = Peer::default();
+            *peer = Peer { covers: std::mem::take(&mut peer.covers), ..Peer::default() };
         }
     }
 
@@ -77,6 +82,18 @@ impl AckRoom {
         }
     }
 
+    /// What a member has of all logs; `None`: nothing that counts.
+    pub fn member_covers(&mut self, machine: MachineId, coverage: Option<&Coverage>) {
+        if let Some(peer) = self.peers.get_mut(&machine) {
+            peer.covers = coverage.cloned().unwrap_or_default();
+        }
+    }
+
+    /// A change that stands in another log and is durable here, too, is asked for again.
+    pub fn add_again(&mut self, at: Position, staged: Staged, reply: Reply, now_ms: u64) {
+        self.again.push((at, Waiting { staged, reply, since_ms: now_ms }));
+    }
+
     /// A change is durable; what waited longer is before it.
     pub fn add(&mut self, staged: Staged, reply: Reply, now_ms: u64) {
         self.queue.push_back(Waiting { staged, reply, since_ms: now_ms });
@@ -85,6 +102,7 @@ impl AckRoom {
     /// Answers what may be answered.
     pub fn release(&mut self, now_ms: u64) {
         let mut round = Round::default();
+        self.release_again(now_ms, &mut round);
         while let Some(front) = self.queue.front() {
             let (sequence, waited) = (front.staged.sequence, now_ms.saturating_sub(front.since_ms));
             if waited >= PATIENCE_MS {
@@ -96,22 +114,43 @@ impl AckRoom {
             if verdict == Verdict::Wait {
                 return;
             }
-            let Some(Waiting { staged, reply, .. }) = self.queue.pop_front() else { return };
-            match verdict {
-                Verdict::Answer { copies, degraded } => {
-                    let acks = word(self.policy.wanted);
-                    reply.written(&staged, Copies { acks, copies, degraded }, &mut round);
-                }
-                Verdict::UnknownOutcome | Verdict::Wait => reply.unknown(
-                    "the change is durable here, but not on as many members as durability.acks asks for",
-                ),
+            let Some(waiting) = self.queue.pop_front() else { return };
+            self.answer(waiting, verdict, &mut round);
+        }
+    }
+
+    fn release_again(&mut self, now_ms: u64, round: &mut Round) {
+        for (at, waiting) in std::mem::take(&mut self.again) {
+            let waited = now_ms.saturating_sub(waiting.since_ms);
+            let has = |peer: &Peer| MemberAck {
+                live: peer.live && !peer.late,
+                has_it: peer.covers.covers(at),
+            };
+            let members: smallvec::SmallVec<[MemberAck; 8]> =
+                self.peers.values().map(has).collect();
+            match judge(self.policy, &members, waited) {
+                Verdict::Wait => self.again.push((at, waiting)),
+                verdict => self.answer(waiting, verdict, round),
             }
+        }
+    }
+
+    fn answer(&self, Waiting { staged, reply, .. }: Waiting, verdict: Verdict, round: &mut Round) {
+        match verdict {
+            Verdict::Answer { copies, degraded } => {
+                let acks = word(self.policy.wanted);
+                reply.written(&staged, Copies { acks, copies, degraded }, round);
+            }
+            Verdict::UnknownOutcome | Verdict::Wait => reply.unknown(
+                "the change is durable here, but not on as many members as durability.acks asks for",
+            ),
         }
     }
 
     /// Answers everything that still waits: whether it counts is not known.
     pub fn give_up(&mut self, why: &str) {
-        for waiting in self.queue.drain(..) {
+        let again = self.again.drain(..).map(|(_, waiting)| waiting);
+        for waiting in self.queue.drain(..).chain(again) {
             waiting.reply.unknown(why);
         }
     }
@@ -119,7 +158,7 @@ impl AckRoom {
     /// Whether anybody waits.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        !self.queue.is_empty()
+        !self.queue.is_empty() || !self.again.is_empty()
     }
 
     /// Whether a change may be begun.
@@ -231,6 +270,37 @@ mod tests {
         assert_eq!(f.out(2), [(11, Some((2, false)))]);
         f.room.peer(2, true, Some(12), 0);
         assert_eq!(f.out(3), [(12, Some((2, false)))]);
+    }
+
+    /// A client that asks another member with the same token hears how many have the change now, and no less is enough
+    /// than for the first answer.
+    #[test]
+    fn what_is_asked_for_again_elsewhere_counts_who_has_it() {
+        const ALL: AckPolicy = AckPolicy { wanted: Wanted::All, refuse_alone: false };
+        let at = Position { machine: 1, log_id: 5, sequence: 9 };
+        let has: Coverage = [at].into_iter().collect();
+        let mut f = Fixture::new(ALL, &[1, 3]);
+        for machine in [1, 3] {
+            f.room.peer(machine, true, Some(0), 0);
+        }
+        let again = |f: &mut Fixture, now_ms| {
+            f.add(9, now_ms);
+            let Waiting { staged, reply, .. } = f.room.queue.pop_back().unwrap();
+            f.room.add_again(at, staged, reply, now_ms);
+        };
+        again(&mut f, 0);
+        f.room.member_covers(1, Some(&has));
+        assert_eq!(f.out(1), [], "machine 3 has not said so");
+        assert_eq!(f.out(PATIENCE_MS), [(9, None)], "outcome unknown, and no false word");
+        again(&mut f, 1000);
+        f.room.member_covers(3, Some(&has));
+        assert_eq!(f.out(1001), [(9, Some((3, false)))]);
+        f.room.member_covers(3, None);
+        again(&mut f, 2000);
+        assert_eq!(f.out(2001), [], "what is being refilled is no copy");
+        let mut f = Fixture::new(MIRROR, &[1, 3]);
+        again(&mut f, 0);
+        assert_eq!(f.out(1), [(9, Some((1, true)))], "nobody else is there");
     }
 
     #[test]

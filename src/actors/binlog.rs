@@ -315,13 +315,15 @@ pub struct PeerReport {
     pub machine: MachineId,
     /// What it says.
     pub report: MemberReport,
+    /// It is being refilled: nothing of it is a copy yet.
+    pub refilling: bool,
 }
 
 impl Handler<PeerReport> for Binlog {
     type Result = ();
 
     fn handle(&mut self, said: PeerReport, ctx: &mut Context<Self>) {
-        self.room.borrow_mut().peer_report(said.machine, &said.report);
+        self.room.borrow_mut().peer_report(said.machine, &said.report, said.refilling);
         self.tick_soon(ctx);
     }
 }

@@ -191,6 +191,8 @@ pub trait Engine: Send + 'static {
     /// # Errors
     /// The mount is fenced.
     fn mend_content(&mut self, home: Address, content: Position) -> StoreResult<bool>;
+    /// Free bytes of the file system now; 0 if it does not say.
+    fn free(&self) -> u64;
     /// Where a received log ends; see [`Mount::synclog_end`].
     fn synclog_end(&self, log: LogName, first: Sequence) -> u64;
     /// Chunkfiles that have no file; see [`Mount::lost_chunkfiles`].
@@ -408,6 +410,10 @@ impl<D: Disk> Engine for Mount<D> {
 
     fn mend_content(&mut self, home: Address, content: Position) -> StoreResult<bool> {
         Self::mend_content(self, home, content)
+    }
+
+    fn free(&self) -> u64 {
+        Self::free(self)
     }
 
     fn synclog_end(&self, log: LogName, first: Sequence) -> u64 {

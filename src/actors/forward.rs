@@ -42,6 +42,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A change, as it travels.
 pub(super) struct Edit<H> {
+    pub(super) id: ObjectId,
     pub(super) opcode: Opcode,
     pub(super) token: Token,
     pub(super) head: H,
@@ -82,7 +83,10 @@ impl Connection {
         let token = match tokens.begin(&edit.token) {
             Begin::Fresh => Some(edit.token),
             // Done here while the owner was away, or heard of from it.
-            Begin::Answered(answered) => return self.again(tag, &answered, permit),
+            Begin::Answered(answered) => {
+                super::requests::same_change(&answered, Some(&edit.id))?;
+                return self.again(tag, &answered, permit);
+            }
             Begin::InFlight => return Err(super::requests::in_flight()),
             // The owner may know more.
             Begin::TooOld => None,

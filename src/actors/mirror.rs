@@ -10,7 +10,7 @@ use crate::cluster::growth::Spread;
 use crate::cluster::lag::{Lag, LagMeter};
 use crate::cluster::members::owner;
 use crate::cluster::reuse::MemberReport;
-use crate::cluster::room::{Rooms, SAID_BEFORE_MS};
+use crate::cluster::room::{Admission, Gate, Rooms, Said, TIMES};
 use crate::format::forgotten::Forgotten;
 use crate::format::ids::{MachineId, MountIndex, Position, Sequence};
 use crate::format::members::Member;
@@ -81,7 +81,9 @@ pub struct Mirror {
     rooms: Mutex<Rooms>,
     /// Contents of large objects: they are not in the log, and take room all the same.
     contents: Mutex<LagMeter>,
-    least_room: AtomicU64,
+    gate: Gate,
+    /// Bytes of new objects that are not answered yet.
+    coming: AtomicU64,
     announcer: OnceLock<Arc<dyn Announcer>>,
 }
 
@@ -112,7 +114,8 @@ impl Mirror {
             spread: ArcSwap::default(),
             rooms: Mutex::default(),
             contents: Mutex::default(),
-            least_room: AtomicU64::new(u64::MAX),
+            gate: Gate::default(),
+            coming: AtomicU64::new(0),
             announcer: OnceLock::new(),
         }
     }
@@ -204,32 +207,51 @@ impl Mirror {
     }
 
     /// A member says how much new objects may take there (`None`: it is gone, or does not say).
-    pub fn member_room(&self, machine: MachineId, room: Option<u64>) {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).say(machine, room);
+    pub fn member_room(&self, machine: MachineId, said: Option<Said>) {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).say(machine, said);
         self.judge_room();
     }
 
-    /// What the members said grows old: what was written here lately counts as not yet there.
+    /// Looks again at what new objects may take: what was written here and is not there yet is taken already.
     pub fn judge_room(&self) {
-        let since = self.clock.now_ms().saturating_sub(SAID_BEFORE_MS);
-        let written = |meter: &Mutex<LagMeter>| {
-            meter.lock().unwrap_or_else(PoisonError::into_inner).since(since)
+        let now = self.clock.now_ms();
+        let behind = |meter: &Mutex<LagMeter>, covered| {
+            meter.lock().unwrap_or_else(PoisonError::into_inner).behind(covered, now).bytes
         };
-        let lately = written(&self.lag).saturating_add(written(&self.contents));
-        let least = self.rooms.lock().unwrap_or_else(PoisonError::into_inner).least(lately);
-        self.least_room.store(least, Ordering::Relaxed);
+        let coming = self.coming.load(Ordering::Relaxed);
+        let allowance =
+            self.rooms.lock().unwrap_or_else(PoisonError::into_inner).allowance(|covered| {
+                let records = behind(&self.lag, covered).saturating_mul(TIMES);
+                records.saturating_add(behind(&self.contents, covered)).saturating_add(coming)
+            });
+        self.gate.set(allowance);
     }
 
-    /// Bytes that new objects may still take on all members that are connected.
+    /// Bytes that the fullest of the connected members has for new objects.
     #[must_use]
     pub fn least_room(&self) -> u64 {
-        self.least_room.load(Ordering::Relaxed)
+        self.gate.least()
     }
 
-    /// Members that have no room for new objects.
+    /// Whether all members have room for a new object.
+    pub fn admit(&self, length: u64) -> Admission {
+        self.gate.admit(length)
+    }
+
+    /// Why not.
     #[must_use]
-    pub fn without_room(&self) -> Vec<MachineId> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).without()
+    pub fn why_no_room(&self) -> String {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner).why()
+    }
+
+    /// So many bytes of a new object are on their way.
+    pub fn coming(&self, bytes: u64) {
+        self.coming.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// They are stored, or refused.
+    pub fn arrived(&self, bytes: u64) {
+        self.coming.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Refuses a change that must not be begun.
@@ -277,7 +299,9 @@ impl Mirror {
         then: Box<dyn FnOnce() + Send>,
     ) {
         let now = self.clock.now_ms();
-        self.contents.lock().unwrap_or_else(PoisonError::into_inner).note(0, length, now);
+        // Its record is about to be written.
+        let sequence = self.tail.borrow().map_or(0, |tail| tail.sequence) + 1;
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).note(sequence, length, now);
         match self.announcer.get() {
             Some(announcer) => announcer.announce(mount, content, length, then),
             None => then(),

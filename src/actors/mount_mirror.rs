@@ -4,14 +4,11 @@
 //! Invariants: members are durable in the label before they count or are told to anybody; a mount that is not in its own
 //! label has not joined and takes no change; everything published is durable.
 
-use super::ack_room::word;
 use super::incoming_slice::Slice;
 use super::mirror::{Outlook, Tail};
 use super::mount_room::MountRoom;
-use super::postman::Round;
-use super::reply::{Copies, Reply};
+use super::reply::Reply;
 use super::session::Problem;
-use crate::cluster::acks::Wanted;
 use crate::cluster::meeting::{Source, learn, learn_all};
 use crate::cluster::reuse::MemberReport;
 use crate::format::forgotten::Forgotten;
@@ -130,7 +127,11 @@ impl MountRoom {
     }
 
     /// What a member says of itself (R12).
-    pub fn peer_report(&mut self, machine: MachineId, report: &MemberReport) {
+    pub fn peer_report(&mut self, machine: MachineId, report: &MemberReport, refilling: bool) {
+        self.acks.member_covers(machine, (!refilling).then_some(&report.coverage));
+        if self.acks.is_waiting() {
+            self.release();
+        }
         if let Some(engine) = &mut self.engine {
             engine.member_report(machine, report);
             self.after_housekeeping();
@@ -347,12 +348,9 @@ impl MountRoom {
             self.acks.add(staged, reply, self.shared.mirror.clock.now_ms());
             return self.release();
         }
-        // Of another log: how many others have it is not counted here.
-        let wanted = self.shared.mirror.policy.wanted;
-        let others = self.shared.mirror.members().borrow().len() > 1;
-        let degraded = others && wanted != Wanted::Local;
-        let copies = Copies { acks: word(wanted), copies: 1, degraded };
-        reply.written(&staged, copies, &mut Round::default());
+        let at = staged.tag.position();
+        self.acks.add_again(at, staged, reply, self.shared.mirror.clock.now_ms());
+        self.release();
     }
 
     /// Answers what may be answered, and says what can be expected of the next change.
@@ -393,6 +391,8 @@ impl MountRoom {
             && std::mem::take(&mut self.report_is_old)
         {
             self.shared.mirror.publish_report(engine.own_report());
+            // The two belong together: what others send is counted until it is here.
+            self.shared.publish_free(engine.free());
         }
     }
 

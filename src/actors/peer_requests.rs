@@ -16,6 +16,7 @@ use super::shared_mount::SharedMount;
 use super::storage_room::StorageRoom;
 use crate::cluster::meeting::{LOG_IDS_MAX, MEMBERS_MAX};
 use crate::cluster::reuse::MemberReport;
+use crate::cluster::room::Said;
 use crate::cluster::view::MountState;
 use crate::format::crc::crc32c;
 use crate::format::forgotten::Forgotten;
@@ -101,6 +102,7 @@ impl Connection {
         let others = head.members.iter().take(MEMBERS_MAX).map(member).collect::<Result<_, _>>()?;
         let forgotten = head.forgotten.iter().map(forgotten).collect();
         let report = MemberReport { coverage: head.coverage, tails: head.tails };
+        let refilling = head.state == MountState::Recovering;
         let (machine, room) = (from.machine, Arc::clone(&self.room));
         let later = self.later(tag)?;
         actix::spawn(async move {
@@ -112,7 +114,7 @@ impl Connection {
                     peer.kick();
                 }
                 if let Some(binlog) = mount.registry.binlog() {
-                    binlog.do_send(PeerReport { machine, report });
+                    binlog.do_send(PeerReport { machine, report, refilling });
                 }
             }
             let node = &room.session.node;
@@ -303,7 +305,10 @@ pub(super) fn take_report(
         known.set_holds_us_live(said.live);
         known.set_reported();
     }
-    mount.mirror.member_room(machine, said.room.filter(|_| !said.away));
+    let log = mount.mirror.tail().borrow().map(|tail| tail.log);
+    let room = said.room.filter(|_| !said.away).zip(log);
+    let room = room.map(|(room, log)| Said { room, covered: log.covered_by(&said.coverage) });
+    mount.mirror.member_room(machine, room);
     if said.away {
         return;
     }
@@ -312,7 +317,7 @@ pub(super) fn take_report(
     }
     if let Some(binlog) = mount.registry.binlog() {
         let report = MemberReport { coverage: said.coverage, tails: said.tails };
-        binlog.do_send(PeerReport { machine, report });
+        binlog.do_send(PeerReport { machine, report, refilling: said.refilling });
     }
 }
 

@@ -74,6 +74,7 @@ impl Placement {
         }
         let fits = |mount: &SharedMount| mount.mirror.least_room() >= length.max(1);
         if let Some(mount) = self.best(|mount| mount.is_writable() && fits(mount)) {
+            mount.check_room(length)?;
             return Ok(mount);
         }
         let Some(mount) =
@@ -81,7 +82,9 @@ impl Placement {
         else {
             for mount in self.mounts().iter().filter(|mount| mount.is_online()) {
                 mount.check_spread()?;
-                mount.check_room(length)?;
+                if !fits(mount) {
+                    return Err(mount.full_elsewhere());
+                }
             }
             return Err(Problem::new(ErrorCode::Fenced, "no mount of this storage is in service")
                 .remedy("`folio admin ... mounts` says what is wrong with each"));

@@ -9,6 +9,7 @@ use super::meter::Stages;
 use super::outbox::{Out, Outbox, RequestTag};
 use super::postman::Round;
 use super::session::Problem;
+use super::shared_mount::SharedMount;
 use crate::format::ids::Token;
 use crate::messages::error::ErrorCode;
 use crate::messages::heads::Acks;
@@ -42,6 +43,25 @@ struct Inner {
     token: Token,
     tokens: Arc<TokenTable>,
     permit: Permit,
+    coming: Option<Coming>,
+}
+
+/// Bytes of a new object that is not stored yet: on all members they count as taken.
+struct Coming {
+    mount: Arc<SharedMount>,
+    bytes: u64,
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.mount.mirror.arrived(self.bytes);
+    }
+}
+
+impl std::fmt::Debug for Coming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Coming").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
 }
 
 impl Reply {
@@ -55,9 +75,17 @@ impl Reply {
         permit: Permit,
     ) -> Self {
         Self {
-            inner: Some(Inner { to, tag, token, tokens, permit }),
+            inner: Some(Inner { to, tag, token, tokens, permit, coming: None }),
             begun: false,
             stages: Stages::default(),
+        }
+    }
+
+    /// It is for a new object of so many bytes: until the answer they are on their way.
+    pub fn coming(&mut self, mount: &Arc<SharedMount>, bytes: u64) {
+        if let Some(inner) = &mut self.inner {
+            mount.mirror.coming(bytes);
+            inner.coming = Some(Coming { mount: Arc::clone(mount), bytes });
         }
     }
 
@@ -116,7 +144,7 @@ impl Reply {
 
     /// Nothing was changed.
     pub fn refused(mut self, problem: Problem) {
-        if let Some(Inner { to, tag, permit, token, tokens }) = self.inner.take() {
+        if let Some(Inner { to, tag, permit, token, tokens, coming: _ }) = self.inner.take() {
             tokens.abandon(&token);
             to.push(Out::Refused { tag, problem: Box::new(problem), permit: Some(permit) });
         }

@@ -94,7 +94,7 @@ impl Connection {
                 let id = room.object(&head.id)?;
                 if let Some(owner) = self.owner_of(&id, head.if_opver.is_some())? {
                     let (opcode, token) = (entry.opcode, head.token);
-                    let edit = Edit { opcode, token, head, payload: Bytes::new() };
+                    let edit = Edit { id, opcode, token, head, payload: Bytes::new() };
                     return self.forward(tag, owner, &edit);
                 }
                 let what = What::Delete { id, if_opver: head.if_opver };
@@ -106,7 +106,7 @@ impl Connection {
                 let id = room.object(&head.id)?;
                 if let Some(owner) = self.owner_of(&id, false)? {
                     let (opcode, token) = (entry.opcode, head.token);
-                    let edit = Edit { opcode, token, head, payload: Bytes::new() };
+                    let edit = Edit { id, opcode, token, head, payload: Bytes::new() };
                     return self.forward(tag, owner, &edit);
                 }
                 self.change(tag, head.token, &id, What::Undelete { id })
@@ -284,13 +284,15 @@ impl Connection {
 
     // --- mutations ---
 
-    /// The reply of a mutation that may begin. `None`: it was answered already.
+    /// The reply of a mutation that may begin; `of`: the object that it changes, if there is one. `None`: it was answered
+    /// already.
     fn begin(
         &mut self,
         tag: RequestTag,
         token: Token,
         bytes: u64,
         mount: &SharedMount,
+        of: Option<&ObjectId>,
     ) -> Result<Option<Reply>, Problem> {
         self.room.check_writes()?;
         let permit = match self.large.take() {
@@ -306,6 +308,7 @@ impl Connection {
                 Ok(Some(Reply::new(to, tag, token, tokens, permit)))
             }
             Begin::Answered(answered) => {
+                same_change(&answered, of)?;
                 self.again(tag, &answered, permit)?;
                 Ok(None)
             }
@@ -360,7 +363,7 @@ impl Connection {
                 return Err(wrong_node(&owner));
             }
             let (opcode, token) = (Opcode::Modify, head.token);
-            let edit = Edit { opcode, token, head, payload: frame.into_payload() };
+            let edit = Edit { id, opcode, token, head, payload: frame.into_payload() };
             return self.forward(tag, owner, &edit);
         }
         let mount = room.placement.mount(id.mount)?;
@@ -391,7 +394,12 @@ impl Connection {
             mount.open()?;
         }
         let needs = if streamed { Upload::memory(length, threshold) } else { here };
-        let Some(reply) = self.begin(tag, token, needs, mount)? else { return Ok(()) };
+        let of = intent.object();
+        let is_new = of.is_none();
+        let Some(mut reply) = self.begin(tag, token, needs, mount, of)? else { return Ok(()) };
+        if is_new {
+            reply.coming(mount, length.unwrap_or(here));
+        }
         let crc = frame.header.payload_crc;
         if !streamed && here <= threshold {
             let content = Content::Inline { bytes: frame.into_payload(), crc };
@@ -421,7 +429,7 @@ impl Connection {
         if !mount.is_online() {
             mount.open()?;
         }
-        if let Some(reply) = self.begin(tag, token, 0, mount)? {
+        if let Some(reply) = self.begin(tag, token, 0, mount, Some(id))? {
             mount.send(id.home().address.chunkfile(), Task::Change(Change { what, reply }));
         }
         Ok(())
@@ -431,6 +439,23 @@ impl Connection {
 const fn ask_of(head: &Get) -> Ask {
     let Get { first, last, min_opver, window, .. } = *head;
     Ask::Get { first, last, min_opver, window }
+}
+
+/// A token stands for one change: whoever uses it for another one is not told that this was done.
+pub(super) fn same_change(answered: &AnsweredToken, of: Option<&ObjectId>) -> Result<(), Problem> {
+    let created = answered.tag.position() == answered.object.creation();
+    let same = match of {
+        Some(id) => !created && answered.object == *id,
+        None => created,
+    };
+    if same {
+        return Ok(());
+    }
+    Err(Problem::new(
+        ErrorCode::BadRequest,
+        "the token was used before, for a change of another object or a put; nothing was done now",
+    )
+    .remedy("every change needs a token of its own: count `sequence` up"))
 }
 
 /// A retry came while the first attempt is at work.

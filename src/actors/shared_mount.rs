@@ -12,7 +12,7 @@ use super::scrub_desk::ScrubDesk;
 use super::session::Problem;
 use super::shelf::Shelf;
 use super::task::Task;
-use crate::cluster::room;
+use crate::cluster::room::{self, Admission};
 use crate::cluster::view::MountState;
 use crate::format::ids::{ChunkfileId, MachineId, MountIndex};
 use crate::format::recovery_state::RecoveryState;
@@ -275,23 +275,36 @@ impl SharedMount {
     /// Refuses a new object of so many bytes that a member has no room for.
     ///
     /// # Errors
-    /// `NoSpace`, with whose.
+    /// `NoSpace`, with whose; `Busy` if that shows in a moment.
     pub fn check_room(&self, length: u64) -> Result<(), Problem> {
-        let left = self.mirror.least_room();
-        if left > 0 && length <= left {
-            return Ok(());
+        match self.mirror.admit(length) {
+            Admission::Taken => Ok(()),
+            Admission::Later => Err(Problem::new(
+                ErrorCode::Busy,
+                format!(
+                    "mount {}: {}; what is on its way comes first",
+                    self.index,
+                    self.mirror.why_no_room()
+                ),
+            )
+            .remedy("ask again")),
+            Admission::Full => Err(self.full_elsewhere()),
         }
-        let why = room::why(&self.mirror.without_room());
+    }
+
+    /// What is said of a new object that a member has no room for.
+    #[must_use]
+    pub fn full_elsewhere(&self) -> Problem {
+        let why = self.mirror.why_no_room();
         let what = format!("mount {} takes no new objects: {why}", self.index);
-        Err(Problem::new(ErrorCode::NoSpace, what).remedy(room::REMEDY))
+        Problem::new(ErrorCode::NoSpace, what).remedy(room::REMEDY)
     }
 
     /// Bytes that new objects may still take here, lately; `None`: not known.
     #[must_use]
     pub fn room(&self) -> Option<u64> {
-        let space = self.stats.load().space;
-        let left = space.free.saturating_sub(self.reserve_free());
-        (space.total > 0).then_some(if self.is_full() { 0 } else { left })
+        let left = self.free().saturating_sub(self.reserve_free());
+        (self.stats.load().space.total > 0).then_some(if self.is_full() { 0 } else { left })
     }
 
     /// Free bytes that inserts never eat.
@@ -406,6 +419,13 @@ impl SharedMount {
     pub(super) fn publish_stats(&self, stats: MountStats) {
         self.free.store(stats.space.free, Ordering::Relaxed);
         self.stats.store(Arc::new(stats));
+    }
+
+    /// Free bytes now; 0 is not known.
+    pub(super) fn publish_free(&self, free: u64) {
+        if free > 0 {
+            self.free.store(free, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn publish_full(&self, full: bool) {

@@ -49,6 +49,15 @@ pub enum Intent {
 }
 
 impl Intent {
+    /// The object that it changes; `None`: it makes one.
+    #[must_use]
+    pub const fn object(&self) -> Option<&ObjectId> {
+        match self {
+            Self::Put { .. } => None,
+            Self::Modify { id, .. } => Some(id),
+        }
+    }
+
     /// Sends the mutation to the actor that orders it.
     pub fn send(self, mount: &SharedMount, content: Content, reply: Reply) {
         match self {

@@ -59,15 +59,6 @@ impl LagMeter {
         }
     }
 
-    /// Bytes that became durable after this moment, about.
-    #[must_use]
-    pub fn since(&self, at_ms: u64) -> u64 {
-        let Some(last) = self.samples.back() else { return 0 };
-        let next = self.samples.partition_point(|sample| sample.at_ms <= at_ms);
-        let before = next.checked_sub(1).and_then(|at| self.samples.get(at)).map_or(0, |s| s.bytes);
-        last.bytes.saturating_sub(before)
-    }
-
     /// How far behind a mirror is that covers `covered`.
     #[must_use]
     pub fn behind(&self, covered: Sequence, now_ms: u64) -> Lag {

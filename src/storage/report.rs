@@ -81,7 +81,7 @@ pub fn mounts(room: &StorageRoom) -> Vec<MountStatus> {
                 writable: mount.is_writable() && room.writes() == Writes::Taken,
                 reserve_free: mount.reserve_free(),
                 full_elsewhere: match mount.mirror.least_room() {
-                    0 => crate::cluster::room::why(&mount.mirror.without_room()),
+                    0 => mount.mirror.why_no_room(),
                     _some => String::new(),
                 },
                 stats: *mount.stats(),

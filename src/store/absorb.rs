@@ -120,6 +120,7 @@ impl<D: Disk> Mount<D> {
                 self.take_version(&Incoming { edit, home: &home, payload, at, again: true })
             }
             Err(why) => {
+                self.core.keep_unapplied(edit);
                 self.core.warnings.push(format!("an image in our log is not applied: {why}"));
                 Ok(())
             }

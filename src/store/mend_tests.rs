@@ -378,3 +378,54 @@ fn a_chunkfile_whose_file_is_gone_is_missed_and_made_again() {
     assert!(!mount.mend_chunkfile(&ChunkfileCreated { id: never, ..created }).unwrap());
     assert_eq!(reader.check_chunkfile(never).unwrap(), None, "what was never here is not made");
 }
+
+/// The records behind the checkpoint could not be applied: their places are in use all the same, and nothing new is put there
+/// when the header is mended. What they answered is known, too.
+#[test]
+fn no_object_lies_where_another_one_waits_for_its_chunkfiles_header() {
+    let disk = SimDisk::new(SimOptions::default());
+    let mut mount = live_mount(&disk, 1);
+    let mut ids = Vec::new();
+    let put = |mount: &mut Mount<SimDisk>, disk: &SimDisk, ids: &mut Vec<(ObjectId, Vec<u8>)>| {
+        let sequence = ids.len() as u64 + 1;
+        let bytes = vec![u8::try_from(sequence % 251).unwrap(); 700];
+        let body = content(mount, disk, &bytes);
+        let token = Token { client: [7; 16], sequence, lowest_unanswered: 1, issued_ms: 1 };
+        let id = mount.stage_put(PutRequest { token, body, reserve: None, lane: 0 }).unwrap().id;
+        mount.commit().unwrap();
+        ids.push((id, bytes));
+    };
+    (0..10).for_each(|_| put(&mut mount, &disk, &mut ids));
+    while !mount.checkpoint_step().unwrap() {}
+    (0..10).for_each(|_| put(&mut mount, &disk, &mut ids));
+    // One that moves, and one that shrinks: the records behind a checkpoint are of all kinds.
+    for (n, len) in [(3, 5000), (4, 10)] {
+        let bytes = vec![9; len];
+        let body = content(&mount, &disk, &bytes);
+        mount.stage_modify(&ids[n].0, Token::default(), body, None).unwrap();
+        mount.commit().unwrap();
+        ids[n].1 = bytes;
+    }
+    let file = ids[0].0.home().address.chunkfile();
+    let created = Reader::new(disk.clone(), MOUNT, 3).chunkfile_created(file).unwrap().unwrap();
+    drop(mount);
+    let disk = disk.kill();
+    assert!(disk.flip(&paths::chunk(file), 42, 2));
+    let tokens = Arc::new(TokenTable::default());
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(9));
+    let mut mount = Mount::open(disk.clone(), options(), clock, Arc::clone(&tokens)).unwrap();
+    let (_, answers, _) = tokens.totals();
+    assert_eq!(answers, 20, "a retry is answered, and not done twice");
+    assert!(mount.mend_chunkfile(&created).unwrap());
+    while !mount.checkpoint_step().unwrap() {}
+    drop(mount);
+    let disk = disk.kill();
+    let mut mount = opened(&disk).unwrap();
+    (0..40).for_each(|_| put(&mut mount, &disk, &mut ids));
+    let reader = Reader::new(disk.clone(), MOUNT, 3);
+    for (id, bytes) in &ids {
+        let mut got = Vec::new();
+        let read = reader.get(id, &mut got);
+        assert!(read.is_ok() && got.ends_with(bytes), "{id:?}: {read:?}");
+    }
+}

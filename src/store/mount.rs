@@ -461,6 +461,12 @@ impl<D: Disk> Mount<D> {
         self.core.options.reserve_free = bytes;
     }
 
+    /// Free bytes of the file system now; 0 if it does not say.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.core.disk.space().map_or(0, |space| space.free)
+    }
+
     /// Numbers for people.
     pub fn stats(&mut self) -> MountStats {
         let (holes, hole_units, waiting_units) = self.core.space.totals();

@@ -386,6 +386,7 @@ impl<D: Disk> Mount<D> {
         let (home, _) = match self.core.headers_of(edit) {
             Ok(headers) => headers,
             Err(why) => {
+                self.core.keep_unapplied(edit);
                 self.put_aside(at, &why);
                 return Ok(());
             }

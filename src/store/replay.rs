@@ -86,7 +86,7 @@ impl<D: Disk> Core<D> {
             Ok(headers) => headers,
             Err(why) => {
                 self.warnings.push(format!("log record {:x} is not applied: {why}", raw.sequence));
-                return Ok(None);
+                return Ok(self.keep_unapplied(edit).and_then(|home| answer_of(edit, &home)));
             }
         };
         if !self.options.planted(Planted::SkipReplayWrites) {
@@ -112,6 +112,20 @@ impl<D: Disk> Core<D> {
             None => None,
         };
         Ok((home, target))
+    }
+
+    /// A record cannot be applied because the header of a chunkfile is damaged. When that is mended, what the record made lies
+    /// there: its places are in use. Its home.
+    pub(super) fn keep_unapplied(&mut self, edit: &Edit) -> Option<SlotHeader> {
+        let mut read = |image: &SlotImage| {
+            let unknown = self.chunks.secret(image.address.chunkfile()).is_err();
+            let header = SlotHeader::decode_unsealed(&image.header)
+                .filter(|header| unknown && header.address == image.address)?;
+            self.note_used(header.place());
+            Some(header)
+        };
+        edit.target.as_ref().map(&mut read);
+        read(&edit.home)
     }
 
     fn header_of(&mut self, image: &SlotImage) -> Result<SlotHeader, String> {

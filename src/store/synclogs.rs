@@ -141,6 +141,9 @@ impl<D: Disk> Mount<D> {
         for position in std::mem::take(&mut self.core.reached) {
             self.received.coverage.raise(position);
         }
+        // A retry may come here first.
+        let heard = std::mem::take(&mut self.heard);
+        self.tokens.answered(&heard);
         self.commit().map(|_| ())
     }
 

@@ -45,7 +45,7 @@ pub struct Node {
     pub disk: SimDisk,
     pub mount: Mount<SimDisk>,
     pub clock: Arc<ManualClock>,
-    tokens: Arc<TokenTable>,
+    pub tokens: Arc<TokenTable>,
     opened: u64,
     retention: u64,
     token: u64,

@@ -7,6 +7,7 @@ use folio::format::slot::State;
 use folio::store::archive::list_archived;
 use folio::store::sim_disk::{Dice, SimDisk};
 use folio::store::sync::Received;
+use folio::store::tokens::Begin;
 use std::collections::BTreeSet;
 
 const RETENTION: u64 = 1 << 20;
@@ -181,6 +182,23 @@ fn no_live_mirror_keeps_the_records_of_another_waiting_for_a_content_that_is_gon
     };
     assert!(matches!(received, Received::Covered(_)), "{received:?}");
     assert_eq!(asked.len(), 2, "the first content is gone, the second is fetched");
+}
+
+/// A client whose machine is gone asks a mirror with the same token, and the mirror was killed meanwhile.
+#[test]
+fn no_mirror_that_was_killed_does_a_change_twice() {
+    let mut nodes = pair();
+    let id = nodes[0].put(&[1; 900]).id;
+    nodes[0].modify(&id, &[2; 800]).unwrap();
+    send(&mut nodes, 0, 1, usize::MAX);
+    let known = |node: &Node| node.tokens.of_mount(0).0;
+    let before = known(&nodes[1]);
+    assert_eq!(before.len(), 2, "the mirror has heard of both answers");
+    nodes[1].kill();
+    assert_eq!(known(&nodes[1]).len(), 2);
+    for answered in before {
+        assert!(matches!(nodes[1].tokens.begin(&answered.token), Begin::Answered(_)));
+    }
 }
 
 #[test]

@@ -208,7 +208,8 @@ impl Feed {
         self.known.set_coverage(theirs.coverage.clone());
         if let Some(binlog) = self.mount.registry.binlog() {
             let report = MemberReport { coverage: theirs.coverage, tails: theirs.tails };
-            binlog.do_send(PeerReport { machine, report });
+            let refilling = self.known.is_refilling();
+            binlog.do_send(PeerReport { machine, report, refilling });
         }
         self.known.set_introduced(knows_us);
         Ok((log, covered))
