@@ -53,6 +53,8 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 pub const OUT_HIGH: usize = 1 << 20;
 /// Answers of one turn up to so many bytes wait for the other connections that have something to do.
 const LATER_MAX: usize = 64 << 10;
+/// A body of which nothing comes for so long, and once more, is given up.
+const STALL: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long a connection may take to hand over its last answers when the daemon stops.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -63,6 +65,10 @@ pub struct Connection {
     pub(super) out: OutBuffer,
     pub(super) outbox: Arc<Outbox>,
     pub(super) uploads: HashMap<u64, Upload>,
+    /// Something was read since stalled bodies were looked for.
+    pub(super) fresh: bool,
+    /// When silence is looked for.
+    idle_due: Instant,
     /// The permit of the large frame that is arriving.
     pub(super) large: Option<Permit>,
     /// Requests handed on and not answered.
@@ -188,7 +194,8 @@ impl Connection {
         who: Arc<str>,
     ) -> Self {
         let (stream, decoder, input) = wire.into_parts();
-        let idle = Box::pin(tokio::time::sleep(room.session.idle_timeout));
+        let idle_due = Instant::now() + room.session.idle_timeout;
+        let idle = Box::pin(tokio::time::sleep_until(idle_due));
         let of_peer = session.role == Role::Peer;
         let budget = Arc::clone(if of_peer { &room.peers.budget } else { &room.budget });
         Self {
@@ -199,6 +206,8 @@ impl Connection {
             out: OutBuffer::default(),
             outbox,
             uploads: HashMap::new(),
+            fresh: true,
+            idle_due,
             large: None,
             in_hand: 0,
             downloads: HashMap::new(),
@@ -283,19 +292,35 @@ impl Connection {
             self.idle.as_mut().reset(Instant::now() + LINGER);
         }
         if self.idle.as_mut().poll(cx).is_ready() {
-            let waits_for_us = self.in_hand > 0 && self.out.is_empty();
-            if self.stopping || !(self.active || waits_for_us) {
-                return Poll::Ready("idle, or it does not read its answers");
+            let now = Instant::now();
+            if !self.give_up_stalled() {
+                return Poll::Ready("a frame stopped in its middle");
             }
-            self.active = false;
-            let limit = self.room.session.idle_timeout;
-            self.idle.as_mut().reset(Instant::now() + limit);
+            if self.stopping || now >= self.idle_due {
+                let waits_for_us = self.in_hand > 0 && self.out.is_empty();
+                if self.stopping || !(self.active || waits_for_us) {
+                    return Poll::Ready("idle, or it does not read its answers");
+                }
+                self.active = false;
+                self.idle_due = now + self.room.session.idle_timeout;
+            }
+            let due =
+                if self.has_bodies() { self.idle_due.min(now + STALL) } else { self.idle_due };
+            self.idle.as_mut().reset(due);
             // Has the timer know who waits for it.
             if self.idle.as_mut().poll(cx).is_ready() {
                 cx.waker().wake_by_ref();
             }
         }
         Poll::Pending
+    }
+
+    /// A body begins to arrive, which holds a share of what everybody has.
+    pub(super) fn watch_body(&mut self) {
+        let due = Instant::now() + STALL;
+        if !self.stopping && due < self.idle.deadline() {
+            self.idle.as_mut().reset(due);
+        }
     }
 
     fn take_answers(&mut self) {

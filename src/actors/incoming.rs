@@ -52,7 +52,7 @@ impl Connection {
                 Poll::Ready(Ok(true))
             }
             Poll::Ready(Ok(_)) => {
-                self.active = true;
+                (self.active, self.fresh) = (true, true);
                 Poll::Ready(Ok(true))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -110,6 +110,7 @@ impl Connection {
             Kind::Request => {
                 self.large = self.budget.take(len);
                 if self.large.is_some() {
+                    self.watch_body();
                     return self.input.reserve(total - self.input.len());
                 }
                 self.refuse(tag, &busy());
@@ -130,6 +131,24 @@ impl Connection {
         self.decoder = FrameDecoder::new(Limits::SESSION);
         self.skip = total - self.input.len();
         self.input.clear();
+    }
+
+    /// Whether a body is on its way.
+    pub(super) fn has_bodies(&self) -> bool {
+        self.large.is_some() || !self.uploads.is_empty()
+    }
+
+    /// Gives up uploads of which nothing came since the last look: what they hold is for who sends. `false`: a large frame
+    /// stands still, and with it everything behind it.
+    pub(super) fn give_up_stalled(&mut self) -> bool {
+        for upload in self.uploads.values_mut().filter_map(|upload| upload.stalled()) {
+            upload.refuse(
+                Problem::new(ErrorCode::Busy, "the body stood still: no byte of it came")
+                    .remedy("send it again, without a pause of half a minute"),
+            );
+        }
+        let fresh = std::mem::replace(&mut self.fresh, false);
+        self.large.is_none() || fresh
     }
 
     fn tag(&self, opcode: u16, id: u64) -> RequestTag {

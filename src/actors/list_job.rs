@@ -45,11 +45,12 @@ impl ListJob {
     ) -> Result<Option<Self>, Problem> {
         let bad =
             |_: Short| Problem::new(ErrorCode::BadRequest, "this cursor was not given out here");
-        let (index, at) = match list.cursor.as_slice() {
-            [] => (placement.mounts().first().map(|mount| mount.index), None),
+        // Who is asked for the next page need not be who gave the first.
+        let (index, of, at) = match list.cursor.as_slice() {
+            [] => (placement.mounts().first().map(|mount| mount.index), None, None),
             cursor => {
-                let (index, at) = read_cursor(cursor).map_err(bad)?;
-                (Some(index), at)
+                let (index, of, at) = read_cursor(cursor).map_err(bad)?;
+                (Some(index), of, at)
             }
         };
         let Some(index) = index else { return Ok(None) };
@@ -61,7 +62,7 @@ impl ListJob {
             true => placement.mounts().to_vec(),
             false => Vec::new(),
         };
-        let machine = list.of.unwrap_or(machine);
+        let machine = list.of.or(of).unwrap_or(machine);
         Ok(Some(Self { mount, at, since_ms, limit, machine, next, others }))
     }
 
@@ -99,8 +100,8 @@ impl ListJob {
 
     fn answer(&self, page: Page) -> ListAnswer {
         let next = match (page.next, self.next) {
-            (Some(cursor), _) => Some(write_cursor(self.mount.index, Some(cursor))),
-            (None, Some(index)) => Some(write_cursor(index, None)),
+            (Some(cursor), _) => Some(write_cursor(self.mount.index, self.machine, Some(cursor))),
+            (None, Some(index)) => Some(write_cursor(index, self.machine, None)),
             (None, None) => None,
         };
         let item = |listed: crate::store::list::Listed| ListItem {
@@ -124,25 +125,33 @@ pub fn encode_page(tag: RequestTag, answer: &ListAnswer) -> Result<BytesMut, Pro
     Ok(frame)
 }
 
-fn write_cursor(mount: MountIndex, at: Option<Cursor>) -> ByteBuf {
+/// Mount, machine whose objects they are, and where it goes on: the beginning, or a place.
+fn write_cursor(mount: MountIndex, machine: MachineId, at: Option<Cursor>) -> ByteBuf {
     let mut out = Vec::with_capacity(15);
     let mut w = Writer::new(&mut out);
-    w.u8(mount);
+    w.u8(mount).u16(machine);
     if let Some(Cursor { chunkfile: c, offset_units }) = at {
-        w.u16(c.machine).u32(c.log_id).u32(c.chunk).u32(offset_units);
+        w.u32(c.log_id).u32(c.chunk).u32(offset_units);
     }
     ByteBuf::from(out)
 }
 
-fn read_cursor(bytes: &[u8]) -> Result<(MountIndex, Option<Cursor>), Short> {
+/// The machine is absent in what an older storage gave out at the beginning of a mount.
+type Place = (MountIndex, Option<MachineId>, Option<Cursor>);
+
+fn read_cursor(bytes: &[u8]) -> Result<Place, Short> {
     let mut r = Reader::new(bytes);
     let mount = r.u8()?;
     if r.is_empty() {
-        return Ok((mount, None));
+        return Ok((mount, None, None));
     }
-    let chunkfile = ChunkfileId { machine: r.u16()?, log_id: r.u32()?, chunk: r.u32()? };
+    let machine = r.u16()?;
+    if r.is_empty() {
+        return Ok((mount, Some(machine), None));
+    }
+    let chunkfile = ChunkfileId { machine, log_id: r.u32()?, chunk: r.u32()? };
     let cursor = Cursor { chunkfile, offset_units: r.u32()? };
-    if r.is_empty() { Ok((mount, Some(cursor))) } else { Err(Short) }
+    if r.is_empty() { Ok((mount, Some(machine), Some(cursor))) } else { Err(Short) }
 }
 
 #[cfg(test)]
@@ -153,10 +162,11 @@ mod tests {
     fn a_cursor_comes_back_and_nonsense_is_refused() {
         let chunkfile = ChunkfileId { machine: 1, log_id: 2, chunk: 3 };
         for at in [None, Some(Cursor { chunkfile, offset_units: 4 })] {
-            assert_eq!(read_cursor(&write_cursor(9, at)), Ok((9, at)));
+            assert_eq!(read_cursor(&write_cursor(9, 1, at)), Ok((9, Some(1), at)));
         }
-        let whole = write_cursor(9, Some(Cursor { chunkfile, offset_units: 4 }));
-        for cut in 2..whole.len() {
+        assert_eq!(read_cursor(&[9]), Ok((9, None, None)), "of an older storage");
+        let whole = write_cursor(9, 1, Some(Cursor { chunkfile, offset_units: 4 }));
+        for cut in (2..whole.len()).filter(|cut| *cut != 3) {
             assert!(read_cursor(&whole[..cut]).is_err(), "cut at {cut}");
         }
         assert!(read_cursor(&[&whole[..], b"x"].concat()).is_err());

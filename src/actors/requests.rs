@@ -393,6 +393,13 @@ impl Connection {
         if !mount.is_online() {
             mount.open()?;
         }
+        if streamed && self.uploads.len() >= UPLOADS_MAX {
+            return Err(Problem::new(
+                ErrorCode::Busy,
+                format!("{UPLOADS_MAX} bodies are on their way on this connection"),
+            )
+            .remedy("end one of them first, or use another connection"));
+        }
         let needs = if streamed { Upload::memory(length, threshold) } else { here };
         let of = intent.object();
         let is_new = of.is_none();
@@ -409,6 +416,7 @@ impl Connection {
         let upload = Upload::new(Arc::clone(mount), intent, length, threshold, reply);
         if streamed {
             self.uploads.insert(tag.id, upload);
+            self.watch_body();
             self.window(tag, WINDOW);
         } else {
             upload.whole(frame.into_payload(), crc, &self.outbox);
@@ -440,6 +448,9 @@ const fn ask_of(head: &Get) -> Ask {
     let Get { first, last, min_opver, window, .. } = *head;
     Ask::Get { first, last, min_opver, window }
 }
+
+/// Bodies that one connection may stream at once, so that it does not hold everybody's budget.
+const UPLOADS_MAX: usize = 16;
 
 /// A token stands for one change: whoever uses it for another one is not told that this was done.
 pub(super) fn same_change(answered: &AnsweredToken, of: Option<&ObjectId>) -> Result<(), Problem> {

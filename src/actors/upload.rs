@@ -84,6 +84,8 @@ pub struct Upload {
     received: u64,
     crc: u32,
     body: Body,
+    /// Something came since [`stalled`](Self::stalled) was asked.
+    moved: bool,
 }
 
 #[derive(Debug)]
@@ -117,7 +119,7 @@ impl Upload {
         reply: Reply,
     ) -> Self {
         let body = Body::Gathering { parts: Vec::new(), reply };
-        Self { mount, intent, length, threshold, received: 0, crc: 0, body }
+        Self { mount, intent, length, threshold, received: 0, crc: 0, body, moved: true }
     }
 
     /// Bytes of the budget that such an upload takes.
@@ -137,8 +139,22 @@ impl Upload {
         !matches!(self.body, Body::Over) && len <= room
     }
 
+    /// Itself, if nothing of the body came since the last look although it could have.
+    pub fn stalled(&mut self) -> Option<&mut Self> {
+        let moved = std::mem::replace(&mut self.moved, false);
+        let at_work = match &self.body {
+            // What was gathered was granted again.
+            Body::Gathering { .. } => false,
+            // The disk is slow, nobody else.
+            Body::Spilling(spill) => spill.lock().queued > 0,
+            Body::Over => true,
+        };
+        (!moved && !at_work).then_some(self)
+    }
+
     /// Takes the next piece, whose checksum was verified.
     pub fn piece(&mut self, bytes: Bytes, crc: u32, to: &Arc<Outbox>) -> After {
+        self.moved = true;
         self.crc = crc32c_combine(self.crc, crc, bytes.len() as u64);
         self.received = self.received.saturating_add(bytes.len() as u64);
         if self.length.is_some_and(|length| self.received > length) {
