@@ -204,19 +204,19 @@ impl Recovery {
 
     /// What an operator can do.
     #[must_use]
-    pub const fn remedy(&self) -> &'static str {
+    pub fn remedy(&self) -> &'static str {
         match self.state.phase {
             _ if self.state.paused => "`recover MOUNT resume` lets it go on",
             Phase::Failed => {
                 "bring a member back that has the content; if nobody has, `recover MOUNT accept-loss` begins anew"
             }
-            Phase::Assess | Phase::PullLogs | Phase::VerifyLogs | Phase::PullData => {
+            Phase::Assess | Phase::PullLogs | Phase::VerifyLogs | Phase::PullData
+                if !self.state.missing.is_empty() =>
+            {
                 "nothing: it goes on line by itself, `recover status` shows how far it is; `recover MOUNT accept-loss` \
                  ends the wait for members that do not come"
             }
-            Phase::CatchUp | Phase::Online => {
-                "nothing: it goes on line by itself, `recover status` shows how far it is"
-            }
+            _ => "nothing: it goes on line by itself, `recover status` shows how far it is",
         }
     }
 

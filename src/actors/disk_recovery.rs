@@ -324,16 +324,14 @@ impl DiskRecovery {
     }
 
     fn publish(&self) {
+        // The machine does not know which mount it is.
+        let named = |words: &str| words.replace("MOUNT", &self.config.mount.index.to_string());
         let refill = match &self.machine {
             Some(machine) => Refill {
                 state: Some(machine.state().clone()),
                 with: machine.with(),
-                why: if self.ended.is_empty() {
-                    machine.why().to_owned()
-                } else {
-                    self.ended.clone()
-                },
-                remedy: machine.remedy(),
+                why: if self.ended.is_empty() { named(machine.why()) } else { self.ended.clone() },
+                remedy: named(machine.remedy()),
                 total: self.progress.total(),
                 done: self.progress.done(),
                 rate: self.rate.bytes_per_second(),

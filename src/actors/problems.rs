@@ -116,7 +116,8 @@ pub fn fence_remedy(why: &str) -> &'static str {
         "to have it join anew as a new machine, stop the daemon, empty all its mounts and its state_dir, and start it; or \
          leave it stopped and remove it"
     } else {
-        "check the disk and the system's log, then restart the daemon"
+        "check the disk and the system's log; a folder that was only away is taken back by itself, after anything else \
+         restart the daemon"
     }
 }
 

@@ -43,7 +43,7 @@ pub struct Refill {
     /// What it waits for, or how it ended.
     pub why: String,
     /// What an operator can do.
-    pub remedy: &'static str,
+    pub remedy: String,
     /// Bytes that are to be copied from the present source, as far as known.
     pub total: u64,
     /// Bytes of them that are done.
@@ -236,7 +236,7 @@ impl SharedMount {
             };
             let known = self.published.load();
             if known.state == MountState::Recovering && known.why != why {
-                let (state, remedy) = (known.state, refill.remedy.to_owned());
+                let (state, remedy) = (known.state, refill.remedy.clone());
                 self.published.store(Arc::new(Published { state, why, remedy }));
             }
         }

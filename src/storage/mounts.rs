@@ -183,8 +183,11 @@ impl MountOpener {
         }
         let (clock, tokens) = (Arc::new(SystemClock), Arc::clone(&self.tokens));
         let options = MountOptions { starts_known: known, ..self.options() };
-        let mount = Mount::open(disk.clone(), options, clock, tokens);
-        let mount = mount.map_err(|error| self.refused(&error))?;
+        let mount = match Mount::open(disk.clone(), options, clock, tokens) {
+            Ok(mount) => mount,
+            Err(_) if self.shared.take_confirmed() => return self.refill_anyway(disk),
+            Err(error) => return Err(self.not_opened(&error, label.members.len() > 1)),
+        };
         // Before a position of this start is given to anybody.
         self.memory
             .remember(mount.label(), &self.path)
@@ -203,6 +206,8 @@ impl MountOpener {
     fn refill(&self, disk: OsDisk) -> Result<Opened, OpenFailure> {
         let known = self.memory.with(|memory| memory.mount(self.index).cloned());
         let members = known.map_or_else(Vec::new, |known| known.members);
+        // What was done before nobody here remembers: of older tokens it says so, and does nothing twice.
+        self.tokens.restore(&[], ambient::wall_ms());
         remains::clear(&disk).map_err(|error| self.cannot("clear", &error))?;
         let state = RecoveryState::begin(Cause::Blank, ambient::wall_ms());
         write_recovery(&disk, &state).map_err(|error| self.refused(&error))?;
@@ -276,6 +281,21 @@ impl MountOpener {
                 .to_owned(),
             retry: true,
         }
+    }
+
+    /// It is ours, and damaged too badly to be opened.
+    fn not_opened(&self, error: &StoreError, mirrored: bool) -> OpenFailure {
+        let failure = self.refused(error);
+        let forgotten = matches!(error, StoreError::Fenced(_));
+        if forgotten || !mirrored {
+            return failure;
+        }
+        let index = self.index;
+        let remedy = format!(
+            "check the disk (dmesg, smartctl); `recover {index} start --confirm` on the console sets aside what it holds \
+             and refills it from its mirrors; `folio fsck` says what is damaged"
+        );
+        OpenFailure { remedy, ..failure }
     }
 
     fn enter(&self, disk: OsDisk, mut mount: Mount<OsDisk>) -> Result<Opened, OpenFailure> {

@@ -99,8 +99,20 @@ impl<D: Disk> Core<D> {
         named: &mut BTreeMap<Address, u64>,
     ) -> StoreResult<()> {
         const WINDOW: usize = 1 << 20;
-        let secret = self.chunks.secret(id)?;
         let size = self.chunks.states.get(&id).map_or(0, |s| s.size_units);
+        let secret = match self.chunks.secret(id) {
+            Ok(secret) => secret,
+            Err(error) if is_damage(&error) => {
+                // One chunkfile keeps no mount from serving the others (P6). What lies in it is not known: nothing new goes there.
+                self.warnings
+                    .push(format!("{id:?} cannot be read, and is taken for full: {error}"));
+                if let Some(state) = self.chunks.states.get_mut(&id) {
+                    state.used_units = size;
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let mut at = FIRST_SLOT_UNITS;
         while at < size {
             let bytes = self.chunks.read(id, u64::from(at) * UNIT, WINDOW)?;
@@ -221,4 +233,13 @@ pub fn walk<D: Disk>(
         }
     }
     Ok(())
+}
+
+/// A file that is gone, or whose header is damaged: not a disk that does not answer.
+fn is_damage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Io { error, .. } => error.kind() == std::io::ErrorKind::NotFound,
+        StoreError::Damaged(_) | StoreError::Format(_) => true,
+        _ => false,
+    }
 }

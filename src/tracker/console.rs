@@ -213,12 +213,19 @@ fn warnings(table: &Table) -> Vec<Vec<Value>> {
                     .to_owned(),
             );
         }
-        let bad = report.mounts.iter().filter(|mount| mount.state == MountState::Failed);
-        for mount in bad {
-            warn(
-                format!("{name} mount {} {}: {}", mount.index, mount.state, mount.reason),
-                format!("folio admin {} status", report.admin),
-            );
+        for mount in &report.mounts {
+            let what = match mount.state {
+                MountState::Failed | MountState::Recovering => {
+                    format!("{name} mount {} {}: {}", mount.index, mount.state, mount.reason)
+                }
+                MountState::Online if mount.total > 0 && mount.usable() == 0 => format!(
+                    "{name} mount {} is full, no member takes new objects of it: {}",
+                    mount.index,
+                    no_puts::of_space(mount.free, mount.reserved)
+                ),
+                MountState::Online | MountState::ReadOnly => continue,
+            };
+            warn(what, format!("folio admin {} status", report.admin));
         }
     }
     for (what, remedy) in unlike_mounts(table) {

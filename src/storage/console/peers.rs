@@ -183,15 +183,22 @@ impl Sight {
                     if !why.is_empty() {
                         what = format!("{what}: {why}");
                     }
-                    warnings.push((what, "nothing: it catches up by itself, `peers` shows how far".to_owned()));
+                    let remedy = if why.contains("no space") {
+                        format!("free space on mount {index} of machine {machine}, then it catches up by itself")
+                    } else {
+                        "nothing: it catches up by itself, `peers` shows how far".to_owned()
+                    };
+                    warnings.push((what, remedy));
                 }
                 SyncState::NeedsState => warnings.push((
                     format!("mirror {machine} mount {index} was away for longer than our log reaches"),
                     "nothing: it is brought up by state; a larger sync.log_retention_bytes reaches longer".to_owned(),
                 )),
+                // What is wrong here has a line of its own.
+                SyncState::Away | SyncState::Disconnected if !mount.is_online() => {}
                 SyncState::Away | SyncState::Disconnected => warnings.push((
                     format!("mirror {machine} mount {index} takes nothing: {why}"),
-                    "see `mounts` on its console".to_owned(),
+                    format!("see `mounts` on the console of machine {machine}"),
                 )),
             }
         }
