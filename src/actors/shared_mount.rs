@@ -300,10 +300,12 @@ impl SharedMount {
         Problem::new(ErrorCode::NoSpace, what).remedy(room::REMEDY)
     }
 
-    /// Bytes that new objects may still take here, lately; `None`: not known.
+    /// Bytes that new objects which other members take may still take here; `None`: not known.
     #[must_use]
     pub fn room(&self) -> Option<u64> {
-        let left = self.free().saturating_sub(self.reserve_free());
+        /// Files and logs grow by steps ahead of what is written.
+        const AHEAD: u64 = 4 << 20;
+        let left = self.free().saturating_sub(self.reserve_free().saturating_add(AHEAD));
         (self.stats.load().space.total > 0).then_some(if self.is_full() { 0 } else { left })
     }
 

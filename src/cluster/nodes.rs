@@ -5,8 +5,8 @@
 //!   while the earlier one's last heartbeat is fresher than `offline_after`; after that it takes the place, as a new
 //!   machine does: at once. The refused one is remembered for [`DUPLICATE_SHOWN_MS`], so that it can be shown.
 //! - At most [`NODES_MAX`] nodes and as many duplicates: the longest silent offline node gives way, no other (P7).
-//! - Nodes that are offline are kept, so that an answer can name who is down; but one that comes under another group or
-//!   machine id (a typing error was mended) is not kept under the former one.
+//! - Nodes that are offline are kept, so that an answer can name who is down; but one that comes under another group (a
+//!   typing error was mended) is not kept under the former one.
 
 use std::collections::BTreeMap;
 
@@ -206,7 +206,9 @@ impl Nodes {
         self.nodes.retain(|_, node| {
             let silent = node.liveness.silence_ms(now_ms) >= config.offline_after_ms;
             let there = node.report.advertise == joins.advertise;
-            node.report.instance != joins.instance || !(silent || there)
+            let same =
+                (node.report.instance, node.report.machine) == (joins.instance, joins.machine);
+            !(same && (silent || there))
         });
     }
 
