@@ -20,7 +20,7 @@ use crate::cluster::room::Said;
 use crate::cluster::view::MountState;
 use crate::format::crc::crc32c;
 use crate::format::forgotten::Forgotten;
-use crate::format::ids::{ChunkfileId, MachineId, MountIndex, SEQUENCE_COUNTER_BITS};
+use crate::format::ids::{ChunkfileId, MachineId, MountIndex, SEQUENCE_COUNTER_BITS, Sequence};
 use crate::format::members::Member;
 use crate::format::record::ChunkfileCreated;
 use crate::messages::error::ErrorCode;
@@ -306,8 +306,12 @@ pub(super) fn take_report(
         known.set_reported();
     }
     let log = mount.mirror.tail().borrow().map(|tail| tail.log);
-    let room = said.room.filter(|_| !said.away).zip(log);
-    let room = room.map(|(room, log)| Said { room, covered: log.covered_by(&said.coverage) });
+    let live = known.is_some_and(|known| known.state() == SyncState::Live);
+    let room = said.room.filter(|_| !said.away && !said.refilling).zip(log).map(|(room, log)| {
+        // What one that catches up lacks is no reason to wait: it may be all that was ever written.
+        let covered = if live { log.covered_by(&said.coverage) } else { Sequence::MAX };
+        Said { room, covered }
+    });
     mount.mirror.member_room(machine, room);
     if said.away {
         return;
