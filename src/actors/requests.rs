@@ -450,7 +450,7 @@ const fn ask_of(head: &Get) -> Ask {
 }
 
 /// Bodies that one connection may stream at once, so that it does not hold everybody's budget.
-const UPLOADS_MAX: usize = 16;
+const UPLOADS_MAX: usize = 32;
 
 /// A token stands for one change: whoever uses it for another one is not told that this was done.
 pub(super) fn same_change(answered: &AnsweredToken, of: Option<&ObjectId>) -> Result<(), Problem> {

@@ -277,6 +277,9 @@ fn why_no_put(storage: &StorageView, length: u64) -> Option<String> {
         .iter()
         .map(|m| match (m.state, m.writable) {
             (MountState::Online, true) => format!("mount {} is full", m.index),
+            (MountState::Online, false) if m.reason.is_empty() && m.usable() > 0 => {
+                format!("mount {} is full on another member of its syncgroup", m.index)
+            }
             (MountState::Online, false) if m.reason.is_empty() => {
                 format!("mount {} is full: its reserve is reached", m.index)
             }

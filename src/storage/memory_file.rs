@@ -40,9 +40,12 @@ pub enum StateError {
     },
     /// What is in it cannot be understood.
     #[error(
-        "`state_dir`: {}/{MEMORY}: {source}; with a newer program it can be read, without it move the file away and the \
-         labels of the mounts are adopted",
-        path.display()
+        "`state_dir`: {}/{MEMORY}: {source}; {}",
+        path.display(),
+        match source {
+            FormatError::Newer { .. } => "start the newer program that wrote it",
+            _ => "move the file away and start again: the labels of the mounts are adopted, nothing that is stored is lost",
+        }
     )]
     Format {
         /// The folder.
