@@ -81,9 +81,12 @@ impl Reply {
         }
     }
 
-    /// It is for a new object of so many bytes: until the answer they are on their way.
+    /// It is for a new object of so many bytes: until the answer they are on their way. Where nobody sets a bound they are
+    /// not counted.
     pub fn coming(&mut self, mount: &Arc<SharedMount>, bytes: u64) {
-        if let Some(inner) = &mut self.inner {
+        if mount.mirror.least_room() < u64::MAX
+            && let Some(inner) = &mut self.inner
+        {
             mount.mirror.coming(bytes);
             inner.coming = Some(Coming { mount: Arc::clone(mount), bytes });
         }
