@@ -115,7 +115,6 @@ fn no_joining_machine_that_begins_anew_is_left_blank() {
 /// A delete reached only a new machine, as state, from one whom the owner then removed without having heard of the new
 /// machine: the owner uses the place of the version that wins again, and never takes it.
 #[test]
-#[ignore = "open: found by an hour of walks, see docs/MODEL.md"]
 fn no_edit_beside_a_forget_keeps_the_mirrors_from_coming_to_rest() {
     let steps = [
         Step::Put(1, false),

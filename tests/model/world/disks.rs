@@ -149,7 +149,10 @@ impl World {
         let complete = mirror.coverage.covers_all(goal) && !mirror.slots.keys().any(damaged);
         // It has more of a forgotten machine than anybody in service, who count without that: it begins anew.
         let ahead = mirror.forgets.iter().any(|forget| {
-            let of = |m: &Mirror, id| m.coverage.get(forget.machine, id);
+            // A copy of one object says more than the coverage does.
+            let of = |m: &Mirror, id| {
+                m.coverage.get(forget.machine, id).max(m.copied_of(forget.machine, id))
+            };
             let more =
                 |id: &LogId| live.iter().all(|n| of(&self.mirrors[*n], *id) < of(mirror, *id));
             forget.log_ids.iter().any(more)
@@ -414,6 +417,14 @@ impl Mirror {
     pub(super) fn is_renewed(&self, machine: MachineId) -> bool {
         let named = |at: Position| self.refuses(at.machine, at.log_id);
         self.coverage.iter().any(|at| at.machine == machine && !named(at))
+    }
+
+    /// The last edit in this log that made a version which stands here.
+    fn copied_of(&self, machine: MachineId, log_id: LogId) -> folio::format::ids::Sequence {
+        let heads = self.slots.values().filter_map(|slot| slot.head.as_ref());
+        let tags = heads.map(|head| head.version.tag);
+        let of_log = tags.filter(|tag| (tag.machine, tag.log_id) == (machine, log_id));
+        of_log.map(|tag| tag.sequence).max().unwrap_or(0)
     }
 
     /// Coverage that came by state: the logs held here go on from there.
