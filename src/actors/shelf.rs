@@ -28,14 +28,14 @@ use std::ops::Range;
 
 /// The reading side of a mount, and its temporary files.
 pub trait Shelf: Send + Sync + 'static {
-    /// Reads without waiting, see [`Reader::get_fast`].
+    /// Reads without waiting, see [`Reader::get_fast`](crate::store::reader::Reader::get_fast).
     fn get_fast(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Fast;
-    /// Reads, see [`Reader::get`].
+    /// Reads, see [`Reader::get`](crate::store::reader::Reader::get).
     ///
     /// # Errors
     /// [`ReadError`].
     fn get(&self, id: &ObjectId, buffer: &mut Vec<u8>) -> Result<Got, ReadError>;
-    /// The header at home, see [`Reader::head`].
+    /// The header at home, see [`Reader::head`](crate::store::reader::Reader::head).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -60,12 +60,12 @@ pub trait Shelf: Send + Sync + 'static {
         since_ms: u64,
         limit: usize,
     ) -> Result<Page, ReadError>;
-    /// See [`Reader::creators`].
+    /// See [`Reader::creators`](crate::store::reader::Reader::creators).
     ///
     /// # Errors
     /// [`ReadError`].
     fn creators(&self) -> Result<Vec<MachineId>, ReadError>;
-    /// The next records of a log, see [`Reader::read_log`].
+    /// The next records of a log, see [`Reader::read_log`](crate::store::reader::Reader::read_log).
     ///
     /// # Errors
     /// [`ReadError`]; the cursor stays.
@@ -75,17 +75,17 @@ pub trait Shelf: Send + Sync + 'static {
         up_to: Sequence,
         max_bytes: usize,
     ) -> Result<LogRead, ReadError>;
-    /// Every chunkfile, see [`Reader::chunkfiles`].
+    /// Every chunkfile, see [`Reader::chunkfiles`](crate::store::reader::Reader::chunkfiles).
     ///
     /// # Errors
     /// [`ReadError`].
     fn chunkfiles(&self) -> Result<Vec<ChunkfileId>, ReadError>;
-    /// What a mirror needs to have the same chunkfile, see [`Reader::chunkfile_created`].
+    /// What a mirror needs to have the same chunkfile, see [`Reader::chunkfile_created`](crate::store::reader::Reader::chunkfile_created).
     ///
     /// # Errors
     /// [`ReadError`].
     fn chunkfile_created(&self, id: ChunkfileId) -> Result<Option<ChunkfileCreated>, ReadError>;
-    /// Goes on with the digest of a chunkfile, see [`Reader::digest_step`].
+    /// Goes on with the digest of a chunkfile, see [`Reader::digest_step`](crate::store::reader::Reader::digest_step).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -94,7 +94,7 @@ pub trait Shelf: Send + Sync + 'static {
         cursor: &mut DigestCursor,
         max_bytes: u64,
     ) -> Result<Option<ChunkDigest>, ReadError>;
-    /// The marks of homes of a chunkfile, see [`Reader::marks`].
+    /// The marks of homes of a chunkfile, see [`Reader::marks`](crate::store::reader::Reader::marks).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -105,12 +105,12 @@ pub trait Shelf: Send + Sync + 'static {
         limit: usize,
         max_bytes: u64,
     ) -> Result<MarkPage, ReadError>;
-    /// An object as it lies in its slots, which have about `room` bytes, see [`Reader::copy_slot_of`].
+    /// An object as it lies in its slots, which have about `room` bytes, see [`Reader::copy_slot_of`](crate::store::reader::Reader::copy_slot_of).
     ///
     /// # Errors
     /// [`ReadError`].
     fn copy_slot(&self, home: Address, room: u64) -> Result<SlotCopy, ReadError>;
-    /// Many slots of a chunkfile in one piece, see [`Reader::copy_run`].
+    /// Many slots of a chunkfile in one piece, see [`Reader::copy_run`](crate::store::reader::Reader::copy_run).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -120,12 +120,12 @@ pub trait Shelf: Send + Sync + 'static {
         from_units: u32,
         read_bytes: u64,
     ) -> Result<SlotRun, ReadError>;
-    /// What the archive keeps and has given up, see [`Reader::archive_names`].
+    /// What the archive keeps and has given up, see [`Reader::archive_names`](crate::store::reader::Reader::archive_names).
     ///
     /// # Errors
     /// [`ReadError`].
     fn archive_names(&self) -> Result<ArchiveNames, ReadError>;
-    /// One of what it keeps, see [`Reader::archived_version`].
+    /// One of what it keeps, see [`Reader::archived_version`](crate::store::reader::Reader::archived_version).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -133,12 +133,12 @@ pub trait Shelf: Send + Sync + 'static {
         &self,
         name: ArchivedName,
     ) -> Result<Option<(Conflict, Vec<u8>)>, ReadError>;
-    /// Length of the whole file of a large object's content, see [`Reader::content_len`].
+    /// Length of the whole file of a large object's content, see [`Reader::content_len`](crate::store::reader::Reader::content_len).
     ///
     /// # Errors
     /// [`ReadError`].
     fn content_len(&self, content: Position) -> Result<Option<u64>, ReadError>;
-    /// Reads a piece of that file, see [`Reader::read_content`].
+    /// Reads a piece of that file, see [`Reader::read_content`](crate::store::reader::Reader::read_content).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -161,17 +161,17 @@ pub trait Shelf: Send + Sync + 'static {
     fn create_single(&self, content: Position) -> io::Result<Box<dyn Sink>>;
     /// Removes a finished temporary file that will not become an object.
     fn remove_temp(&self, content: Position);
-    /// Every version in the conflict archive, see [`Reader::archived`].
+    /// Every version in the conflict archive, see [`Reader::archived`](crate::store::reader::Reader::archived).
     ///
     /// # Errors
     /// [`ReadError`].
     fn archived(&self) -> Result<Vec<Conflict>, ReadError>;
-    /// The content of a small one, see [`Reader::archived_content`].
+    /// The content of a small one, see [`Reader::archived_content`](crate::store::reader::Reader::archived_content).
     ///
     /// # Errors
     /// [`ReadError`].
     fn archived_content(&self, lost: &Conflict) -> Result<Option<Vec<u8>>, ReadError>;
-    /// Opens the content of a large one, see [`Reader::open_archived`].
+    /// Opens the content of a large one, see [`Reader::open_archived`](crate::store::reader::Reader::open_archived).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -180,12 +180,12 @@ pub trait Shelf: Send + Sync + 'static {
         lost: &Conflict,
         content: Position,
     ) -> Result<Box<dyn Single>, ReadError>;
-    /// Whether a chunkfile's header is as it was written, see [`Reader::check_chunkfile`].
+    /// Whether a chunkfile's header is as it was written, see [`Reader::check_chunkfile`](crate::store::reader::Reader::check_chunkfile).
     ///
     /// # Errors
     /// [`ReadError`].
     fn check_chunkfile(&self, id: ChunkfileId) -> Result<Option<bool>, ReadError>;
-    /// Verifies a part of a chunkfile, see [`Reader::check_slots`].
+    /// Verifies a part of a chunkfile, see [`Reader::check_slots`](crate::store::reader::Reader::check_slots).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -195,7 +195,7 @@ pub trait Shelf: Send + Sync + 'static {
         from: u32,
         max_bytes: u64,
     ) -> Result<SlotsChecked, ReadError>;
-    /// Goes on verifying the content of a large object, see [`Reader::check_large`].
+    /// Goes on verifying the content of a large object, see [`Reader::check_large`](crate::store::reader::Reader::check_large).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -204,12 +204,12 @@ pub trait Shelf: Send + Sync + 'static {
         check: &mut LargeCheck,
         max_bytes: u64,
     ) -> Result<(LargeState, u64), ReadError>;
-    /// Every segment of every log, see [`Reader::log_segments`].
+    /// Every segment of every log, see [`Reader::log_segments`](crate::store::reader::Reader::log_segments).
     ///
     /// # Errors
     /// [`ReadError`].
     fn log_segments(&self, us: MachineId) -> Result<Vec<SegmentRef>, ReadError>;
-    /// Verifies one of them, see [`Reader::check_segment`].
+    /// Verifies one of them, see [`Reader::check_segment`](crate::store::reader::Reader::check_segment).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -219,27 +219,27 @@ pub trait Shelf: Send + Sync + 'static {
         next: Option<SegmentRef>,
         durable: Durable,
     ) -> Result<SegmentState, ReadError>;
-    /// Whether the checkpoint is as it was written, see [`Reader::check_checkpoint`].
+    /// Whether the checkpoint is as it was written, see [`Reader::check_checkpoint`](crate::store::reader::Reader::check_checkpoint).
     ///
     /// # Errors
     /// [`ReadError`].
     fn check_checkpoint(&self) -> Result<Option<bool>, ReadError>;
-    /// Verifies an entry of the archive, see [`Reader::check_archived`].
+    /// Verifies an entry of the archive, see [`Reader::check_archived`](crate::store::reader::Reader::check_archived).
     ///
     /// # Errors
     /// [`ReadError`].
     fn check_archived(&self, name: ArchivedName) -> Result<ArchivedState, ReadError>;
-    /// What is kept aside of what was damaged, see [`Reader::kept_aside`].
+    /// What is kept aside of what was damaged, see [`Reader::kept_aside`](crate::store::reader::Reader::kept_aside).
     ///
     /// # Errors
     /// [`ReadError`].
     fn kept_aside(&self) -> Result<(u64, u64), ReadError>;
-    /// How far the verification of the mount is, see [`Reader::load_scrub`].
+    /// How far the verification of the mount is, see [`Reader::load_scrub`](crate::store::reader::Reader::load_scrub).
     ///
     /// # Errors
     /// [`ReadError`].
     fn load_scrub(&self) -> Result<Option<ScrubState>, ReadError>;
-    /// Keeps it, see [`Reader::save_scrub`].
+    /// Keeps it, see [`Reader::save_scrub`](crate::store::reader::Reader::save_scrub).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -255,14 +255,14 @@ pub trait Shelf: Send + Sync + 'static {
 
 /// The content of an open large object.
 pub trait Single: Send + Sync {
-    /// Reads a range of it, see [`SingleReader::read`].
+    /// Reads a range of it, see [`SingleReader::read`](crate::store::single_reader::SingleReader::read).
     ///
     /// # Errors
     /// [`ReadError`].
     fn read(&self, range: Range<u64>, buffer: &mut Vec<u8>) -> Result<Range<usize>, ReadError>;
 }
 
-/// A large object on its way in, see [`SingleWriter`].
+/// A large object on its way in, see [`SingleWriter`](crate::store::single_writer::SingleWriter).
 pub trait Sink: Send {
     /// Takes the next bytes.
     ///
@@ -278,7 +278,7 @@ pub trait Sink: Send {
     fn abort(self: Box<Self>);
 }
 
-/// A content on its way in from a mirror, see [`ContentCopy`]. Dropped, it stays to be continued.
+/// A content on its way in from a mirror, see [`ContentCopy`](crate::store::content::ContentCopy). Dropped, it stays to be continued.
 pub trait Copying: Send {
     /// The next bytes are wanted from here.
     fn position(&self) -> u64;
